@@ -1,0 +1,336 @@
+//! The calls of a program: one variant per system call (or per use of a mapping), arguments as typed slots.
+//!
+//! The names are the kernel's own. Offsets and lengths are in bytes. What each call does to the truth is the
+//! checker's matter; how it is issued is the agent's.
+
+use crate::resource::{Buf, FileSlot, Lane, MapSlot, Path, PipeSlot, RingSlot};
+use serde::{Deserialize, Serialize};
+
+/// Most lines one program may hold; bounds the work of every later station.
+pub const LINES_MAX: usize = 64;
+/// Longest single I/O, mapping access or mapping, in bytes.
+pub const IO_MAX: u64 = 512 << 10;
+/// Largest file offset or size a program may name, in bytes. Small, so that programs meet in the same pages, and four
+/// times the files of a batch fit the smallest media.
+pub const FILE_MAX: u64 = 4 << 20;
+/// Most segments in one preadv or pwritev.
+pub const IOV_MAX: usize = 4;
+/// Longest start delay of a line, in microseconds.
+pub const DELAY_US_MAX: u16 = 5000;
+/// Entries of an io_uring.
+pub const RING_ENTRIES_MAX: u8 = 32;
+
+/// Index of a line in its program: the identity of a call in histories, stamps and verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CallId(pub u16);
+
+/// Defines a set of flags with a text name for each bit, in the order in which they print.
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident: $repr:ty { $($(#[$fdoc:meta])* $flag:ident = $bit:expr, $text:literal;)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub $repr);
+        impl $name {
+            $($(#[$fdoc])* pub const $flag: $name = $name($bit);)*
+            /// Every flag with its text name, in printing order.
+            pub const NAMES: &'static [(&'static str, $name)] = &[$(($text, $name::$flag)),*];
+            /// All known bits.
+            pub const ALL: $name = $name(0 $(| $bit)*);
+            /// Whether every bit of `other` is set.
+            pub const fn has(self, other: $name) -> bool { self.0 & other.0 == other.0 }
+            /// With the bits of `other` as well.
+            pub const fn with(self, other: $name) -> $name { $name(self.0 | other.0) }
+            /// Without the bits of `other`.
+            pub const fn without(self, other: $name) -> $name { $name(self.0 & !other.0) }
+        }
+    )*};
+}
+
+flags! {
+    /// Flags of open(2), beside the access mode.
+    OpenFlags: u16 {
+        /// O_CREAT
+        CREAT = 1, "CREAT";
+        /// O_EXCL
+        EXCL = 2, "EXCL";
+        /// O_TRUNC
+        TRUNC = 4, "TRUNC";
+        /// O_APPEND
+        APPEND = 8, "APPEND";
+        /// O_DIRECT
+        DIRECT = 16, "DIRECT";
+        /// O_DSYNC
+        DSYNC = 32, "DSYNC";
+        /// O_SYNC
+        SYNC = 64, "SYNC";
+    }
+    /// PROT_ bits of mmap(2) and mprotect(2). None set is PROT_NONE, printed `NONE`.
+    Prot: u8 {
+        /// PROT_READ
+        READ = 1, "R";
+        /// PROT_WRITE
+        WRITE = 2, "W";
+    }
+    /// Flags of mmap(2) beside SHARED and PRIVATE.
+    MapFlags: u8 {
+        /// MAP_SYNC (with MAP_SHARED_VALIDATE; meaningful on SHARED only)
+        SYNC = 1, "SYNC";
+        /// MAP_POPULATE
+        POPULATE = 2, "POPULATE";
+    }
+    /// Flags of msync(2).
+    MsyncFlags: u8 {
+        /// MS_ASYNC
+        ASYNC = 1, "ASYNC";
+        /// MS_SYNC
+        SYNC = 2, "SYNC";
+        /// MS_INVALIDATE
+        INVALIDATE = 4, "INVALIDATE";
+    }
+    /// Flags of sync_file_range(2).
+    SyncFileRangeFlags: u8 {
+        /// SYNC_FILE_RANGE_WAIT_BEFORE
+        WAIT_BEFORE = 1, "WAIT_BEFORE";
+        /// SYNC_FILE_RANGE_WRITE
+        WRITE = 2, "WRITE";
+        /// SYNC_FILE_RANGE_WAIT_AFTER
+        WAIT_AFTER = 4, "WAIT_AFTER";
+    }
+    /// How an io_uring request is queued.
+    SqeFlags: u8 {
+        /// IOSQE_IO_LINK: the next request of this ring starts after this one.
+        LINK = 1, "link";
+        /// IOSQE_IO_DRAIN: starts after all earlier requests of the ring.
+        DRAIN = 2, "drain";
+        /// IOSQE_ASYNC: is handed to a worker thread at once.
+        ASYNC = 4, "async";
+        /// IOSQE_IO_HARDLINK: as link, and the chain survives an error.
+        HARDLINK = 8, "hardlink";
+    }
+}
+
+/// Defines a fieldless enum whose variants have text names.
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal;)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+        impl $name {
+            /// Every variant with its text name.
+            pub const NAMES: &'static [(&'static str, $name)] = &[$(($text, $name::$variant)),*];
+            /// The text name.
+            pub const fn name(self) -> &'static str { match self { $($name::$variant => $text),* } }
+            /// The variant of that name.
+            pub fn from_name(name: &str) -> Option<$name> {
+                $name::NAMES.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
+            }
+        }
+    )*};
+}
+
+names! {
+    /// Access mode of open(2).
+    Access {
+        /// O_RDONLY
+        ReadOnly = "RDONLY";
+        /// O_WRONLY
+        WriteOnly = "WRONLY";
+        /// O_RDWR
+        ReadWrite = "RDWR";
+    }
+    /// Whether stores through a mapping reach the file.
+    Sharing {
+        /// MAP_SHARED (MAP_SHARED_VALIDATE when a flag needs it)
+        Shared = "SHARED";
+        /// MAP_PRIVATE
+        Private = "PRIVATE";
+    }
+    /// Mode of fallocate(2).
+    FallocateMode {
+        /// 0: allocate, extending the file
+        Allocate = "0";
+        /// FALLOC_FL_KEEP_SIZE
+        KeepSize = "KEEP_SIZE";
+        /// FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+        PunchHole = "PUNCH_HOLE";
+        /// FALLOC_FL_ZERO_RANGE
+        ZeroRange = "ZERO_RANGE";
+        /// FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+        ZeroRangeKeepSize = "ZERO_RANGE|KEEP_SIZE";
+        /// FALLOC_FL_COLLAPSE_RANGE
+        CollapseRange = "COLLAPSE_RANGE";
+        /// FALLOC_FL_INSERT_RANGE
+        InsertRange = "INSERT_RANGE";
+        /// FALLOC_FL_UNSHARE_RANGE
+        UnshareRange = "UNSHARE_RANGE";
+        /// FALLOC_FL_PUNCH_HOLE without KEEP_SIZE, which the kernel must refuse (EOPNOTSUPP)
+        PunchHoleBare = "PUNCH_HOLE_BARE";
+    }
+    /// Advice of madvise(2).
+    Advice {
+        /// MADV_NORMAL
+        Normal = "NORMAL";
+        /// MADV_RANDOM
+        Random = "RANDOM";
+        /// MADV_SEQUENTIAL
+        Sequential = "SEQUENTIAL";
+        /// MADV_WILLNEED
+        WillNeed = "WILLNEED";
+        /// MADV_DONTNEED
+        DontNeed = "DONTNEED";
+        /// MADV_COLD
+        Cold = "COLD";
+        /// MADV_PAGEOUT
+        PageOut = "PAGEOUT";
+        /// MADV_POPULATE_READ
+        PopulateRead = "POPULATE_READ";
+        /// MADV_POPULATE_WRITE
+        PopulateWrite = "POPULATE_WRITE";
+        /// MADV_HUGEPAGE
+        HugePage = "HUGEPAGE";
+        /// MADV_NOHUGEPAGE
+        NoHugePage = "NOHUGEPAGE";
+        /// MADV_REMOVE: punches a hole into the mapped file
+        Remove = "REMOVE";
+    }
+    /// Whence of lseek(2).
+    Whence {
+        /// SEEK_SET
+        Set = "SET";
+        /// SEEK_HOLE
+        Hole = "HOLE";
+        /// SEEK_DATA
+        Data = "DATA";
+    }
+}
+
+/// One system call, or one access through a mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "fields carry the syscall's own argument names")]
+pub enum Call {
+    /// `f0 = open("a", RDWR|CREAT)`: a slot in use is left to the earlier file, closed after the open succeeded.
+    Open { slot: FileSlot, path: Path, access: Access, flags: OpenFlags },
+    /// `close(f0)`
+    Close { file: FileSlot },
+    /// `f1 = dup(f0)`
+    Dup { slot: FileSlot, file: FileSlot },
+    /// `unlink("a")`
+    Unlink { path: Path },
+    /// `rename("a", "b")`
+    Rename { from: Path, to: Path },
+    /// `link("a", "b")`
+    Link { from: Path, to: Path },
+    /// `pread(f0, 0, anon, 4K)`
+    Pread { file: FileSlot, offset: u64, buf: Buf, len: u64 },
+    /// `pwrite(f0, 0, m0+512, 4K)`
+    Pwrite { file: FileSlot, offset: u64, buf: Buf, len: u64 },
+    /// `preadv(f0, 0, [anon 4K, m0+0 512])`
+    Preadv { file: FileSlot, offset: u64, iov: Vec<(Buf, u64)> },
+    /// `pwritev(f0, 0, [anon 4K, m0+0 512])`
+    Pwritev { file: FileSlot, offset: u64, iov: Vec<(Buf, u64)> },
+    /// `readv(f0, [anon 4K])`: at the file position
+    Readv { file: FileSlot, iov: Vec<(Buf, u64)> },
+    /// `writev(f0, [anon 4K])`: at the file position
+    Writev { file: FileSlot, iov: Vec<(Buf, u64)> },
+    /// `lseek(f0, 4K, SET)`
+    Lseek { file: FileSlot, offset: u64, whence: Whence },
+    /// `m0 = mmap(f0, 0, 64K, RW, SHARED|POPULATE)`: a slot in use is unmapped after the mmap succeeded.
+    Mmap { slot: MapSlot, file: FileSlot, offset: u64, len: u64, prot: Prot, sharing: Sharing, flags: MapFlags },
+    /// `munmap(m0)`: the whole mapping
+    Munmap { map: MapSlot },
+    /// `mremap(m0, 128K)`: MREMAP_MAYMOVE
+    Mremap { map: MapSlot, len: u64 },
+    /// `mprotect(m0, R)`: the whole mapping
+    Mprotect { map: MapSlot, prot: Prot },
+    /// `load(m0+8, 8)`: reads `len` bytes in ascending order, up to the first fault
+    Load { map: MapSlot, offset: u64, len: u64 },
+    /// `store(m0+8, 8)`: writes `len` signed bytes in ascending order, up to the first fault
+    Store { map: MapSlot, offset: u64, len: u64 },
+    /// `msync(m0+0, 64K, SYNC)`
+    Msync { map: MapSlot, offset: u64, len: u64, flags: MsyncFlags },
+    /// `madvise(m0+0, 64K, DONTNEED)`
+    Madvise { map: MapSlot, offset: u64, len: u64, advice: Advice },
+    /// `truncate("a", 4K)`
+    Truncate { path: Path, len: u64 },
+    /// `ftruncate(f0, 4K)`
+    Ftruncate { file: FileSlot, len: u64 },
+    /// `fallocate(f0, PUNCH_HOLE, 4K, 8K)`
+    Fallocate { file: FileSlot, mode: FallocateMode, offset: u64, len: u64 },
+    /// `ficlone(f1, f0)`: the destination comes first, as in ioctl_ficlone(2)
+    Ficlone { dst: FileSlot, src: FileSlot },
+    /// `ficlonerange(f1, 0, f0, 4K, 8K)`: dst, dst offset, src, src offset, length (0 is to the end)
+    Ficlonerange { dst: FileSlot, dst_offset: u64, src: FileSlot, src_offset: u64, len: u64 },
+    /// `fideduperange(f0, 0, 4K, f1, 8K)`: src, src offset, length, dst, dst offset
+    Fideduperange { src: FileSlot, src_offset: u64, len: u64, dst: FileSlot, dst_offset: u64 },
+    /// `copy_file_range(f0, 0, f1, 4K, 8K)`: src, src offset, dst, dst offset, length
+    CopyFileRange { src: FileSlot, src_offset: u64, dst: FileSlot, dst_offset: u64, len: u64 },
+    /// `sendfile(f1, f0, 0, 8K)`: dst at its file position, src, src offset, length
+    Sendfile { dst: FileSlot, src: FileSlot, src_offset: u64, len: u64 },
+    /// `p0 = pipe()`: O_NONBLOCK is not set; a slot in use is closed first
+    Pipe { slot: PipeSlot },
+    /// `splice(f0, 0, p0, 4K)`: file to pipe
+    SpliceToPipe { file: FileSlot, offset: u64, pipe: PipeSlot, len: u64 },
+    /// `splice(p0, f0, 0, 4K)`: pipe to file
+    SpliceFromPipe { pipe: PipeSlot, file: FileSlot, offset: u64, len: u64 },
+    /// `fsync(f0)`
+    Fsync { file: FileSlot },
+    /// `fdatasync(f0)`
+    Fdatasync { file: FileSlot },
+    /// `sync_file_range(f0, 0, 4K, WRITE)`
+    SyncFileRange { file: FileSlot, offset: u64, len: u64, flags: SyncFileRangeFlags },
+    /// `syncfs(f0)`
+    Syncfs { file: FileSlot },
+    /// `statx(f0)`
+    Statx { file: FileSlot },
+    /// `fiemap(f0)`: FS_IOC_FIEMAP over the whole file, with FIEMAP_FLAG_SYNC
+    Fiemap { file: FileSlot },
+    /// `c0 = fork()`: only from a thread lane; the child runs the lines of lane `c0` from here on
+    Fork { child: u8 },
+    /// `exit()`: ends the child lane it stands on (`_exit(0)`)
+    Exit,
+    /// `drop_caches()`: writes 3 to /proc/sys/vm/drop_caches (clean caches only, nothing is synced first)
+    DropCaches,
+    /// `r0 = io_uring_setup(8)`
+    IoUringSetup { slot: RingSlot, entries: u8 },
+    /// `wait(t1)`: the conductor waits until that lane has nothing more to do
+    Wait { lane: Lane },
+}
+
+/// How a line's call is issued through io_uring instead of as a system call: `(r0, link)`.
+///
+/// Pread, Pwrite, Preadv, Pwritev, Fsync, Fdatasync, Fallocate, Ftruncate, SpliceToPipe, SpliceFromPipe and Madvise
+/// have a ring form; `fixup` removes the attribute from all others. Lines with `link` or `hardlink` queue up and are submitted with
+/// the first line of the same lane and ring that has neither (fixup clears the last one's).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Via {
+    /// The ring.
+    pub ring: RingSlot,
+    /// IOSQE_ flags.
+    pub flags: SqeFlags,
+}
+
+/// One line: a call on a lane, and how it is issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Who issues it.
+    pub lane: Lane,
+    /// What is issued.
+    pub call: Call,
+    /// Through a ring, if set.
+    pub via: Option<Via>,
+    /// Microseconds that the lane waits before it issues the call: `(delay 20us)`.
+    pub delay_us: u16,
+    /// `&`: the next line starts without waiting for this one.
+    pub detached: bool,
+}
+
+/// A whole program: what the text form, the generator and the corpus hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// The mount where paths without a prefix live; `image xfs-dax` in the text form.
+    pub home: Mount,
+    /// The lines, in order.
+    pub lines: Vec<Line>,
+}
+
+pub use crate::resource::Mount;

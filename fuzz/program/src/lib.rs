@@ -1,0 +1,10 @@
+//! Programs: short lists of calls over typed slots, each on a named lane.
+//!
+//! A program is a document before it is anything else: its text form is the corpus format, the reproducer and what a kernel
+//! developer reads. This crate knows no kernel, no guest and no verdict.
+
+mod call;
+mod resource;
+
+pub use call::*;
+pub use resource::*;

@@ -1,0 +1,11 @@
+//! What a target observed while it ran a program, and the wire between host and guest.
+//!
+//! Knows programs, but no oracle and no machine. The guest's messages are hostile until parsed: every decoder here is total.
+
+pub mod bytes;
+mod event;
+pub mod stamp;
+pub mod wire;
+
+pub use bytes::{Bytes, Run};
+pub use event::*;

@@ -1,0 +1,3 @@
+//! The library of `pinfuzz`: targets, campaigns and reports.
+
+pub mod target;
