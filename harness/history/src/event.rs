@@ -136,6 +136,10 @@ pub enum Event {
         call: CallId,
         /// Guest CLOCK_MONOTONIC, nanoseconds since the run began.
         time_ns: u64,
+        /// For each slot that the call uses (not the one that it fills), in the order of the text form: the call that had
+        /// filled it (open, dup, mmap, pipe, io_uring_setup; mremap keeps the mmap's) when this call looked it up. The ring of an
+        /// attribute comes last. So a slot that racing lanes fill and use never leaves a doubt about which file or mapping was meant.
+        slots: Vec<CallId>,
     },
     /// The call returned.
     Return {
