@@ -2,6 +2,8 @@
 //!
 //! A target turns programs into histories. Its own trouble is a `TargetError` and never looks like a finding.
 
+pub mod qemu;
+
 use history::History;
 use program::Program;
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,14 @@ pub enum TargetError {
         kernel: String,
         /// The last words on the console, or what was waited for.
         what: String,
+    },
+    /// Programs that a guest needs are not installed, and we may not install them.
+    #[error("missing on this machine: {}; to install: {line}", packages.join(", "))]
+    Missing {
+        /// The Debian packages.
+        packages: Vec<String>,
+        /// The one command that installs them.
+        line: String,
     },
     /// QEMU, image, disk or socket failed.
     #[error("{0}")]
