@@ -177,13 +177,14 @@ pub enum Event {
         reason: SkipReason,
     },
     /// The program is over for the agent: from here on only read-back follows. Before this event, calls that were still blocked were
-    /// helped to end: pipes drained and closed, then the process killed.
+    /// helped to end: pipes drained and closed, then their threads interrupted by a signal (EINTR), then the process killed.
     End {
         /// Order.
         seq: u64,
         /// Lines that never returned, even after the process that ran them was killed.
         stuck: Vec<CallId>,
-        /// Lines that returned only because the agent helped (their Return events come before).
+        /// Lines that ended only because the agent helped. Their Return events come before; a line without one was cut off when
+        /// its process was killed, and may have had any part of its effect until this event.
         helped: Vec<CallId>,
     },
     /// A name that existed in the program's directory at the end, and what one path of reading gives.
@@ -232,6 +233,20 @@ pub enum Event {
     LogFull,
 }
 
+impl Event {
+    /// Its place in the order of calls, if it has one.
+    pub fn seq(&self) -> Option<u64> {
+        match self {
+            Event::Invoke { seq, .. }
+            | Event::Return { seq, .. }
+            | Event::Blocked { seq, .. }
+            | Event::Skipped { seq, .. }
+            | Event::End { seq, .. } => Some(*seq),
+            _ => None,
+        }
+    }
+}
+
 /// Why the agent left out a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SkipReason {
@@ -275,4 +290,3 @@ pub struct Record {
     /// What was seen.
     pub history: History,
 }
-

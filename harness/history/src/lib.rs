@@ -4,6 +4,8 @@
 
 pub mod bytes;
 mod event;
+mod hex;
+pub mod memory;
 pub mod stamp;
 pub mod wire;
 

@@ -10,8 +10,8 @@
 //! last and read first. The log is a sequence of records `u32 length, postcard(Note)`, padded to 8 bytes; `log_len` in the slot header
 //! is advanced after a record is complete, so that the log of a guest that died is readable up to the last whole record.
 
-use crate::Event;
-use program::Program;
+use crate::{Event, Payload};
+use program::{CallId, LINES_MAX, Program};
 use serde::{Deserialize, Serialize};
 
 /// First word of the header page, set by the host before the guest starts.
@@ -159,4 +159,86 @@ pub struct WireError {
     pub at: usize,
     /// What is wrong.
     pub what: &'static str,
+}
+
+/// The bytes of a job.
+pub fn encode_job(job: &Job) -> Vec<u8> {
+    postcard::to_stdvec(job).expect("jobs have no form that postcard refuses")
+}
+
+/// The job in `bytes`. Total: what is not a job is an error.
+pub fn decode_job(bytes: &[u8]) -> Result<Job, WireError> {
+    let (job, rest) =
+        postcard::take_from_bytes(bytes).map_err(|_| WireError { at: 0, what: "not a job" })?;
+    let at = bytes.len() - rest.len();
+    if !rest.is_empty() {
+        return Err(WireError { at, what: "bytes after the job" });
+    }
+    if let Job::Run { program, .. } = &job
+        && program.lines.len() > LINES_MAX
+    {
+        return Err(WireError { at, what: "a program with too many lines" });
+    }
+    Ok(job)
+}
+
+/// The notes of a log, in the order in which they were written. Total: a hostile log is an error, never a panic; memory stays within a
+/// small multiple of its length. Events that carry a `seq` are not sorted here (see `sort_events`).
+pub fn read_log(log: &[u8]) -> Result<Vec<Note>, WireError> {
+    let mut notes = Vec::new();
+    let mut at = 0;
+    while let Some(rest) = log.get(at..).filter(|rest| !rest.is_empty()) {
+        let fail = |what| WireError { at, what };
+        let len = rest.first_chunk().ok_or(fail("a record without a length"))?;
+        let len = u32::from_le_bytes(*len) as usize;
+        if len == 0 {
+            // Filler, up to the end, after the log was full.
+            break;
+        }
+        let record = rest[4..].get(..len).ok_or(fail("a record longer than the log"))?;
+        // Lengths inside are bounded by the record: serde reserves at most 1 MiB on the word of a length, and each element takes a byte.
+        let (note, after) = postcard::take_from_bytes(record).map_err(|_| fail("not a note"))?;
+        if !after.is_empty() {
+            return Err(fail("bytes after the note"));
+        }
+        check(&note).map_err(fail)?;
+        notes.push(note);
+        at = at.saturating_add((4 + len).next_multiple_of(8));
+    }
+    Ok(notes)
+}
+
+/// Refuses what no agent writes and every reader would have to guard against.
+fn check(note: &Note) -> Result<(), &'static str> {
+    let Note::Event(event) = note else { return Ok(()) };
+    let known = |call: &CallId| (call.0 as usize) < LINES_MAX;
+    let calls = match event {
+        Event::Invoke { call, slots, .. } => known(call) && slots.iter().all(known),
+        Event::Return { call, .. } | Event::Blocked { call, .. } | Event::Skipped { call, .. } => {
+            known(call)
+        }
+        Event::End { stuck, helped, .. } => stuck.iter().chain(helped).all(known),
+        _ => true,
+    };
+    if !calls {
+        return Err("a call that no program has");
+    }
+    match event {
+        Event::Return { payload: Payload::Read { data, .. }, .. } | Event::Final { data, .. }
+            if !data.is_valid() =>
+        {
+            Err("bytes that are too many")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sorts the events that carry a `seq`; those that carry none keep their places. Stable, so equal numbers keep their order.
+pub fn sort_events(events: &mut [Event]) {
+    let places: Vec<usize> = (0..events.len()).filter(|i| events[*i].seq().is_some()).collect();
+    let mut ordered: Vec<Event> = places.iter().map(|i| events[*i].clone()).collect();
+    ordered.sort_by_key(Event::seq);
+    for (place, event) in places.into_iter().zip(ordered) {
+        events[place] = event;
+    }
 }
