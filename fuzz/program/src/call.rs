@@ -235,7 +235,15 @@ pub enum Call {
     /// `lseek(f0, 4K, SET)`
     Lseek { file: FileSlot, offset: u64, whence: Whence },
     /// `m0 = mmap(f0, 0, 64K, RW, SHARED|POPULATE)`: a slot in use is unmapped after the mmap succeeded.
-    Mmap { slot: MapSlot, file: FileSlot, offset: u64, len: u64, prot: Prot, sharing: Sharing, flags: MapFlags },
+    Mmap {
+        slot: MapSlot,
+        file: FileSlot,
+        offset: u64,
+        len: u64,
+        prot: Prot,
+        sharing: Sharing,
+        flags: MapFlags,
+    },
     /// `munmap(m0)`: the whole mapping
     Munmap { map: MapSlot },
     /// `mremap(m0, 128K)`: MREMAP_MAYMOVE

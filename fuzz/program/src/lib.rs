@@ -3,8 +3,15 @@
 //! A program is a document before it is anything else: its text form is the corpus format, the reproducer and what a kernel
 //! developer reads. This crate knows no kernel, no guest and no verdict.
 
+mod args;
 mod call;
+mod facts;
+mod fixup;
+mod outline;
 mod resource;
+mod text;
 
 pub use call::*;
+pub use facts::*;
 pub use resource::*;
+pub use text::*;

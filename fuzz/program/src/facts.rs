@@ -1,0 +1,260 @@
+//! What can be said of a call without running it: its kind, its name, the slots and buffers that it uses, and how it may
+//! be issued.
+//!
+//! Nothing here depends on what a kernel did, nor on the other lines of a program.
+
+use crate::args::Arg;
+use crate::{
+    Access, Advice, Buf, Call, FallocateMode, FileSlot, Lane, Line, MapFlags, MapSlot, Mount,
+    MsyncFlags, OpenFlags, Path, PipeSlot, Prot, RingSlot, Sharing, SyncFileRangeFlags, Whence,
+};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Size of a base page. The alignment that mmap(2) asks of offsets, on every machine that we run.
+pub const PAGE: u64 = 4096;
+
+const F0: FileSlot = FileSlot(0);
+const F1: FileSlot = FileSlot(1);
+const M0: MapSlot = MapSlot(0);
+const P0: PipeSlot = PipeSlot(0);
+const A: Path = Path { mount: Mount::XfsDax, name: 0 };
+const B: Path = Path { mount: Mount::XfsDax, name: 1 };
+const ANON: Buf = Buf::Anon(0);
+
+/// Defines the kinds with their text names, and a plain call of each kind, from which the parser and the generator start.
+macro_rules! kinds {
+    ($($kind:ident = $text:literal, $template:expr;)*) => {
+        /// Which variant of [`Call`] it is: for statistics, swarm weights and tables.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[expect(missing_docs, reason = "the variants are those of `Call`")]
+        pub enum CallKind { $($kind),* }
+
+        impl CallKind {
+            /// Every kind, in the order of the variants of [`Call`].
+            pub const ALL: &'static [CallKind] = &[$(CallKind::$kind),*];
+
+            /// The name in the text form. Both directions of splice share one.
+            pub const fn name(self) -> &'static str {
+                match self { $(CallKind::$kind => $text),* }
+            }
+
+            /// A plain call of this kind.
+            pub(crate) fn template(self) -> Call {
+                match self { $(CallKind::$kind => $template),* }
+            }
+        }
+
+        impl Call {
+            /// Which kind of call it is.
+            pub const fn kind(&self) -> CallKind {
+                match self { $(Call::$kind { .. } => CallKind::$kind),* }
+            }
+        }
+    };
+}
+
+kinds! {
+    Open = "open", Call::Open { slot: F0, path: A, access: Access::ReadWrite, flags: OpenFlags::CREAT };
+    Close = "close", Call::Close { file: F0 };
+    Dup = "dup", Call::Dup { slot: F1, file: F0 };
+    Unlink = "unlink", Call::Unlink { path: A };
+    Rename = "rename", Call::Rename { from: A, to: B };
+    Link = "link", Call::Link { from: A, to: B };
+    Pread = "pread", Call::Pread { file: F0, offset: 0, buf: ANON, len: PAGE };
+    Pwrite = "pwrite", Call::Pwrite { file: F0, offset: 0, buf: ANON, len: PAGE };
+    Preadv = "preadv", Call::Preadv { file: F0, offset: 0, iov: vec![(ANON, PAGE)] };
+    Pwritev = "pwritev", Call::Pwritev { file: F0, offset: 0, iov: vec![(ANON, PAGE)] };
+    Readv = "readv", Call::Readv { file: F0, iov: vec![(ANON, PAGE)] };
+    Writev = "writev", Call::Writev { file: F0, iov: vec![(ANON, PAGE)] };
+    Lseek = "lseek", Call::Lseek { file: F0, offset: 0, whence: Whence::Set };
+    Mmap = "mmap", Call::Mmap {
+        slot: M0, file: F0, offset: 0, len: PAGE, prot: Prot::READ.with(Prot::WRITE),
+        sharing: Sharing::Shared, flags: MapFlags(0),
+    };
+    Munmap = "munmap", Call::Munmap { map: M0 };
+    Mremap = "mremap", Call::Mremap { map: M0, len: PAGE };
+    Mprotect = "mprotect", Call::Mprotect { map: M0, prot: Prot::READ };
+    Load = "load", Call::Load { map: M0, offset: 0, len: 8 };
+    Store = "store", Call::Store { map: M0, offset: 0, len: 8 };
+    Msync = "msync", Call::Msync { map: M0, offset: 0, len: PAGE, flags: MsyncFlags::SYNC };
+    Madvise = "madvise", Call::Madvise { map: M0, offset: 0, len: PAGE, advice: Advice::DontNeed };
+    Truncate = "truncate", Call::Truncate { path: A, len: 0 };
+    Ftruncate = "ftruncate", Call::Ftruncate { file: F0, len: 0 };
+    Fallocate = "fallocate", Call::Fallocate {
+        file: F0, mode: FallocateMode::Allocate, offset: 0, len: PAGE,
+    };
+    Ficlone = "ficlone", Call::Ficlone { dst: F1, src: F0 };
+    Ficlonerange = "ficlonerange", Call::Ficlonerange {
+        dst: F1, dst_offset: 0, src: F0, src_offset: 0, len: PAGE,
+    };
+    Fideduperange = "fideduperange", Call::Fideduperange {
+        src: F0, src_offset: 0, len: PAGE, dst: F1, dst_offset: 0,
+    };
+    CopyFileRange = "copy_file_range", Call::CopyFileRange {
+        src: F0, src_offset: 0, dst: F1, dst_offset: 0, len: PAGE,
+    };
+    Sendfile = "sendfile", Call::Sendfile { dst: F1, src: F0, src_offset: 0, len: PAGE };
+    Pipe = "pipe", Call::Pipe { slot: P0 };
+    SpliceToPipe = "splice", Call::SpliceToPipe { file: F0, offset: 0, pipe: P0, len: PAGE };
+    SpliceFromPipe = "splice", Call::SpliceFromPipe { pipe: P0, file: F0, offset: 0, len: PAGE };
+    Fsync = "fsync", Call::Fsync { file: F0 };
+    Fdatasync = "fdatasync", Call::Fdatasync { file: F0 };
+    SyncFileRange = "sync_file_range", Call::SyncFileRange {
+        file: F0, offset: 0, len: PAGE, flags: SyncFileRangeFlags::WRITE,
+    };
+    Syncfs = "syncfs", Call::Syncfs { file: F0 };
+    Statx = "statx", Call::Statx { file: F0 };
+    Fiemap = "fiemap", Call::Fiemap { file: F0 };
+    Fork = "fork", Call::Fork { child: 0 };
+    Exit = "exit", Call::Exit;
+    DropCaches = "drop_caches", Call::DropCaches;
+    IoUringSetup = "io_uring_setup", Call::IoUringSetup { slot: RingSlot(0), entries: 8 };
+    Wait = "wait", Call::Wait { lane: Lane::Thread(1) };
+}
+
+/// A slot of any type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Slot {
+    /// An open file.
+    File(FileSlot),
+    /// A mapping.
+    Map(MapSlot),
+    /// A pipe.
+    Pipe(PipeSlot),
+    /// An io_uring.
+    Ring(RingSlot),
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Slot::File(slot) => slot.fmt(f),
+            Slot::Map(slot) => slot.fmt(f),
+            Slot::Pipe(slot) => slot.fmt(f),
+            Slot::Ring(slot) => slot.fmt(f),
+        }
+    }
+}
+
+/// How a call treats the memory of its buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The call stores into its buffers, as read(2) does.
+    IntoBuffer,
+    /// The call loads from its buffers, as write(2) does.
+    FromBuffer,
+}
+
+impl CallKind {
+    /// Whether the call has a form as an io_uring request.
+    pub const fn has_ring_form(self) -> bool {
+        matches!(
+            self,
+            CallKind::Pread
+                | CallKind::Pwrite
+                | CallKind::Preadv
+                | CallKind::Pwritev
+                | CallKind::Fsync
+                | CallKind::Fdatasync
+                | CallKind::Fallocate
+                | CallKind::Ftruncate
+                | CallKind::SpliceToPipe
+                | CallKind::SpliceFromPipe
+                | CallKind::Madvise
+        )
+    }
+
+    /// Whether the next line may start before this call has returned. `fork`, `exit` and `io_uring_setup` say which lanes and
+    /// rings there are, which later lines must know; a `wait` that nobody waits for says nothing.
+    pub const fn can_detach(self) -> bool {
+        !matches!(self, CallKind::Fork | CallKind::Exit | CallKind::IoUringSetup | CallKind::Wait)
+    }
+
+    /// What the call does to the memory of its buffers, if it takes buffers.
+    pub const fn direction(self) -> Option<Direction> {
+        match self {
+            CallKind::Pread | CallKind::Preadv | CallKind::Readv => Some(Direction::IntoBuffer),
+            CallKind::Pwrite | CallKind::Pwritev | CallKind::Writev => Some(Direction::FromBuffer),
+            _ => None,
+        }
+    }
+}
+
+impl Call {
+    /// The name in the text form, which is the system call's own.
+    pub const fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    /// The buffers with their lengths, in the order of the text form.
+    pub fn buffers(&self) -> impl Iterator<Item = (Buf, u64)> + '_ {
+        let (one, many): (Option<(Buf, u64)>, &[(Buf, u64)]) = match self {
+            Call::Pread { buf, len, .. } | Call::Pwrite { buf, len, .. } => {
+                (Some((*buf, *len)), &[])
+            }
+            Call::Preadv { iov, .. }
+            | Call::Pwritev { iov, .. }
+            | Call::Readv { iov, .. }
+            | Call::Writev { iov, .. } => (None, iov),
+            _ => (None, &[]),
+        };
+        one.into_iter().chain(many.iter().copied())
+    }
+
+    /// The slot that the call fills when it succeeds.
+    pub fn fills(&self) -> Option<Slot> {
+        match self {
+            Call::Open { slot, .. } | Call::Dup { slot, .. } => Some(Slot::File(*slot)),
+            Call::Mmap { slot, .. } => Some(Slot::Map(*slot)),
+            Call::Pipe { slot } => Some(Slot::Pipe(*slot)),
+            Call::IoUringSetup { slot, .. } => Some(Slot::Ring(*slot)),
+            _ => None,
+        }
+    }
+
+    /// The slots that the call uses (not the one that it fills), in the order of the text form.
+    pub fn uses(&self) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        let push_buf = |slots: &mut Vec<Slot>, buf: &Buf| {
+            if let Buf::Map(map, _) = buf {
+                slots.push(Slot::Map(*map));
+            }
+        };
+        self.clone().visit(&mut |arg| match arg {
+            Arg::File(slot) => slots.push(Slot::File(*slot)),
+            Arg::Map(slot) | Arg::MapAt(slot, _) => slots.push(Slot::Map(*slot)),
+            Arg::Pipe(slot) => slots.push(Slot::Pipe(*slot)),
+            Arg::Buf(buf) => push_buf(&mut slots, buf),
+            Arg::Iov(iov) => iov.iter().for_each(|(buf, _)| push_buf(&mut slots, buf)),
+            _ => {}
+        });
+        slots
+    }
+
+    /// The paths that the call names, in the order of the text form.
+    pub fn paths(&self) -> impl Iterator<Item = Path> + '_ {
+        let (first, second) = match self {
+            Call::Open { path, .. } | Call::Unlink { path } | Call::Truncate { path, .. } => {
+                (Some(*path), None)
+            }
+            Call::Rename { from, to } | Call::Link { from, to } => (Some(*from), Some(*to)),
+            _ => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+impl Line {
+    /// A line that issues the call as a plain system call and waits for it.
+    pub const fn new(lane: Lane, call: Call) -> Line {
+        Line { lane, call, via: None, delay_us: 0, detached: false }
+    }
+
+    /// The slots that the line uses: those of its call, then the ring it is issued through.
+    pub fn uses(&self) -> Vec<Slot> {
+        let mut slots = self.call.uses();
+        slots.extend(self.via.map(|via| Slot::Ring(via.ring)));
+        slots
+    }
+}
