@@ -1,0 +1,82 @@
+//! Walks a history event by event: the model takes it in, the oracles look at it.
+
+use crate::model::World;
+use crate::oracle::{self, Findings, finals};
+use crate::{Policy, Reason, Verdict};
+use history::{Event, History};
+use program::Program;
+
+/// Judges one run. Pure and total: whatever the history says, it returns.
+pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
+    if program.lines.len() > program::LINES_MAX {
+        return Verdict::Inconclusive(Reason::Malformed);
+    }
+    let mut world = World::new(program, history);
+    if world.malformed {
+        return Verdict::Inconclusive(Reason::Malformed);
+    }
+    let mut findings = Findings::default();
+    let mut media = finals::Media::default();
+    let (mut truncated, mut last) = (false, 0);
+    for event in &history.events {
+        match event {
+            Event::Invoke { seq, call, .. } => {
+                world.malformed |= *seq < last || world.seen[call.0 as usize].inv != Some(*seq);
+                last = *seq;
+                world.invoke(call.0);
+            }
+            Event::Return { seq, call, .. } => {
+                world.malformed |= *seq < last;
+                last = *seq;
+                returned(&mut world, policy, call.0, &mut findings);
+            }
+            Event::Blocked { .. } | Event::Skipped { .. } => {}
+            Event::End { stuck, helped, .. } => {
+                oracle::liveness::end(&world, stuck, helped, &mut findings);
+            }
+            Event::Final { path, by, file, result, data } => {
+                finals::file(&mut world, *path, *by, file, *result, data, &mut findings);
+            }
+            Event::Names { by, mount, names } => {
+                finals::names(&mut world, *by, *mount, names, &mut findings);
+            }
+            Event::FinalExtents { path, id, extents } => {
+                finals::extents(&world, &mut media, *path, *id, extents, &mut findings);
+            }
+            Event::Fsck { mount, text } => finals::fsck(*mount, text, &mut findings),
+            Event::Console(splat) => oracle::console::splat(&world, splat, &mut findings),
+            Event::Down(down) => {
+                truncated = true;
+                oracle::console::down(*down, &mut findings);
+            }
+            Event::LogFull => truncated = true,
+        }
+        if world.malformed {
+            break;
+        }
+    }
+    if !findings.is_empty() {
+        return Verdict::Anomalous(findings.into_list());
+    }
+    let reasons = [
+        (world.malformed, Reason::Malformed),
+        (world.overflow, Reason::TooManyOutcomes),
+        (world.position_raced, Reason::PositionRaced),
+        (truncated, Reason::Truncated),
+    ];
+    match reasons.into_iter().find(|(holds, _)| *holds) {
+        Some((_, reason)) => Verdict::Inconclusive(reason),
+        None => Verdict::Explained,
+    }
+}
+
+fn returned(world: &mut World, policy: &Policy, call: u16, findings: &mut Findings) {
+    world.returned(call);
+    oracle::errnos::look(world, policy, call, findings);
+    oracle::names::look(world, call, findings);
+    oracle::counts::look(world, call, findings);
+    oracle::signals::look(world, call, findings);
+    oracle::seeks::look(world, call, findings);
+    oracle::bytes::look(world, call, findings);
+    world.leave(call);
+}

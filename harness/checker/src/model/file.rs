@@ -1,0 +1,247 @@
+//! Files, open files, mappings, pipes and names: what the calls act on, and the small registers among them.
+
+use super::content::ObjId;
+use super::lin::{Lin, Step};
+use super::order::Span;
+use history::{FileFacts, FileId};
+use program::{Access, OpenFlags, Path, Sharing};
+
+/// How a call changes a file's size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SizeOp {
+    /// truncate, O_TRUNC.
+    Set(u64),
+    /// A write or allocation that ends there, if beyond; one of these ends.
+    Max(Vec<u64>),
+    /// O_APPEND write of that many bytes.
+    Append(u64),
+    /// collapse: shorter by that much.
+    Shrink(u64),
+    /// insert: longer by that much.
+    Grow(u64),
+    /// May or may not have happened.
+    Maybe(Box<SizeOp>),
+}
+
+impl Step<u64> for SizeOp {
+    fn step(&self, size: &u64) -> Vec<u64> {
+        match self {
+            SizeOp::Set(to) => vec![*to],
+            SizeOp::Max(ends) => ends.iter().map(|e| *size.max(e)).collect(),
+            SizeOp::Append(n) => vec![size.saturating_add(*n)],
+            SizeOp::Shrink(n) => size.checked_sub(*n).into_iter().collect(),
+            SizeOp::Grow(n) => vec![size.saturating_add(*n)],
+            SizeOp::Maybe(op) => {
+                let mut all = op.step(size);
+                all.push(*size);
+                all
+            }
+        }
+    }
+}
+
+/// How a call changes a file position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PosOp {
+    /// lseek.
+    Set(u64),
+    /// A transfer of that many bytes at the position.
+    Add(u64),
+    /// An O_APPEND write leaves the position at one of these ends.
+    OneOf(Vec<u64>),
+    /// sendfile reads and writes the position without the position's lock (fs/read_write.c:do_sendfile, 6.12): a racing change
+    /// may be lost.
+    MaybeAdd(u64),
+}
+
+impl Step<u64> for PosOp {
+    fn step(&self, pos: &u64) -> Vec<u64> {
+        match self {
+            PosOp::Set(to) => vec![*to],
+            PosOp::Add(n) => vec![pos.saturating_add(*n)],
+            PosOp::OneOf(ends) => ends.clone(),
+            PosOp::MaybeAdd(n) => vec![*pos, pos.saturating_add(*n)],
+        }
+    }
+}
+
+/// Names of one mount's directory: name index to file index.
+pub type NameState = [Option<u32>; program::NAMES_MAX as usize];
+
+/// How a call read or changed the names (by index in the directory).
+#[expect(missing_docs, reason = "fields are the call's own arguments")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameOp {
+    /// open gave this file.
+    Open { name: usize, file: u32, create: bool, exclusive: bool },
+    /// Something succeeded through a name that must exist.
+    Present { name: usize },
+    /// Something failed with ENOENT.
+    Absent { name: usize },
+    /// unlink succeeded.
+    Unlink { name: usize },
+    /// rename succeeded.
+    Rename { from: usize, to: usize },
+    /// link succeeded.
+    Link { from: usize, to: usize },
+    /// The call never returned: it may have happened.
+    Maybe(Box<NameOp>),
+}
+
+impl Step<NameState> for NameOp {
+    fn step(&self, names: &NameState) -> Vec<NameState> {
+        let mut next = *names;
+        match *self {
+            NameOp::Open { name, file, create, exclusive } => match names[name] {
+                Some(there) if there == file && !(create && exclusive) => vec![next],
+                None if create => {
+                    // A file that still has a name, or had one, is not created again.
+                    if names.contains(&Some(file)) {
+                        return Vec::new();
+                    }
+                    next[name] = Some(file);
+                    vec![next]
+                }
+                _ => Vec::new(),
+            },
+            NameOp::Present { name } => names[name].map(|_| next).into_iter().collect(),
+            NameOp::Absent { name } => {
+                if names[name].is_none() { vec![next] } else { Vec::new() }
+            }
+            NameOp::Unlink { name } => {
+                next[name] = None;
+                if names[name].is_some() { vec![next] } else { Vec::new() }
+            }
+            NameOp::Rename { from, to } => {
+                if names[from].is_none() {
+                    return Vec::new();
+                }
+                // Two links of one file: rename does nothing (rename(2)).
+                if names[from] != names[to] {
+                    next[to] = names[from];
+                    next[from] = None;
+                }
+                vec![next]
+            }
+            NameOp::Link { from, to } => {
+                if names[from].is_none() || names[to].is_some() {
+                    return Vec::new();
+                }
+                next[to] = names[from];
+                vec![next]
+            }
+            NameOp::Maybe(ref op) => {
+                let mut all = op.step(names);
+                all.push(*names);
+                all
+            }
+        }
+    }
+}
+
+/// How a call changes a mapping's protection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetProt(pub u8);
+
+impl Step<u8> for SetProt {
+    fn step(&self, _: &u8) -> Vec<u8> {
+        vec![self.0]
+    }
+}
+
+/// What a call does to a file's content, as far as races between the page cache and the device go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// When, by whom.
+    pub span: Span,
+    /// The range, in bytes of the file.
+    pub range: (u64, u64),
+    /// It may make page-cache pages dirty.
+    pub dirties: bool,
+    /// It is an O_DIRECT write to a file in the page cache.
+    pub direct_write: bool,
+    /// It drops pages out of the page cache (truncate, punch, shift, O_DIRECT write).
+    pub drops: bool,
+    /// It writes into pages that it has pinned (an O_DIRECT read whose buffer is a mapping of this file).
+    pub pinned: bool,
+}
+
+/// An inode.
+#[derive(Debug)]
+pub struct File {
+    /// Identity.
+    pub id: FileId,
+    /// Its bytes.
+    pub obj: ObjId,
+    /// Its size.
+    pub size: Lin<u64, SizeOp>,
+    /// The name by which it was first seen.
+    pub path: Path,
+    /// DIO alignment and DAX state as reported.
+    pub facts: Option<FileFacts>,
+    /// What calls did to it.
+    pub touches: Vec<Touch>,
+    /// Ranges where page cache and device may disagree, because an O_DIRECT write raced with something that dirtied pages.
+    pub incoherent: Vec<(u64, u64)>,
+    /// Bytes beyond the end of file may have been written through a mapping of the last page.
+    pub tail_stored: bool,
+}
+
+/// A struct file.
+#[derive(Debug)]
+pub struct Open {
+    /// Which file.
+    pub file: usize,
+    /// Access mode.
+    pub access: Access,
+    /// Flags.
+    pub flags: OpenFlags,
+    /// Its position.
+    pub pos: Lin<u64, PosOp>,
+}
+
+impl Open {
+    /// Whether reads are allowed.
+    pub fn readable(&self) -> bool {
+        self.access != Access::WriteOnly
+    }
+
+    /// Whether writes are allowed.
+    pub fn writable(&self) -> bool {
+        self.access != Access::ReadOnly
+    }
+}
+
+/// A mapping in one process.
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// The open file that was mapped.
+    pub open: usize,
+    /// The file.
+    pub file: usize,
+    /// File offset of its first byte.
+    pub offset: u64,
+    /// Length in bytes (as of the last mremap).
+    pub len: u64,
+    /// Shared or private.
+    pub sharing: Sharing,
+    /// PROT_ bits.
+    pub prot: Lin<u8, SetProt>,
+    /// The private pages, in offsets of the mapping.
+    pub private: Option<ObjId>,
+}
+
+/// A pipe: a stream of bytes with two ends.
+#[derive(Clone, Debug)]
+pub struct Pipe {
+    /// The stream.
+    pub obj: ObjId,
+    /// Bytes put in so far.
+    pub head: u64,
+    /// Bytes taken out so far.
+    pub tail: u64,
+    /// The latest call on the in side and on the out side.
+    pub last: [Option<Span>; 2],
+    /// Racing calls on one side: which bytes went where is unknown from here on.
+    pub confused: bool,
+}

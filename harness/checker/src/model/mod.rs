@@ -1,0 +1,573 @@
+//! What the calls of a program did to the truth, as far as a history tells.
+//!
+//! The model never decides whether something is wrong: it answers "what may this have been, at that time". The oracles ask.
+
+pub mod content;
+mod effects;
+pub mod file;
+pub mod lin;
+pub mod order;
+pub mod value;
+
+use content::{Content, ObjId, Src, Version, candidates};
+use file::{File, Map, NameOp, NameState, Open, Pipe, SizeOp, Touch};
+use history::{CallResult, Event, FileFacts, FileId, History, Payload};
+use lin::Lin;
+use order::{NEVER, NOBODY, Order, Span};
+use program::{Call, CallId, Lane, Line, Mount, Path, Program, Prot, Sharing};
+use smallvec::smallvec;
+use std::collections::BTreeMap;
+use value::{Cand, Val, Vals};
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+/// Most values that a place may have before it counts as anything.
+const VALS_MAX: usize = 16;
+
+/// Rounds up to a page.
+pub const fn page_up(n: u64) -> u64 {
+    n.div_ceil(PAGE).saturating_mul(PAGE)
+}
+
+/// Rounds down to a page.
+pub const fn page_down(n: u64) -> u64 {
+    n / PAGE * PAGE
+}
+
+/// What the history says of one line, gathered beforehand.
+#[derive(Clone, Debug, Default)]
+pub struct Seen<'a> {
+    /// Invoke.
+    pub inv: Option<u64>,
+    /// Return.
+    pub ret: Option<u64>,
+    /// Result.
+    pub result: Option<CallResult>,
+    /// Payload.
+    pub payload: Option<&'a Payload>,
+    /// Calls that filled its slots.
+    pub slots: &'a [CallId],
+    /// Was seen blocked.
+    pub blocked: bool,
+    /// Returned only with help.
+    pub helped: bool,
+    /// Never returned.
+    pub stuck: bool,
+}
+
+/// The range of a file that an anonymous read must be compared with, and where its bytes are in the payload.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadOf {
+    /// What was read.
+    pub obj: ObjId,
+    /// From where.
+    pub start: u64,
+    /// How much.
+    pub len: u64,
+}
+
+/// What a call in flight leaves to be done when it returns.
+#[derive(Clone, Debug, Default)]
+pub struct Pending {
+    /// Copies to resolve: destination and range.
+    pub copies: Vec<(ObjId, u64, u64)>,
+    /// Reads to compare with the payload, in its order.
+    pub reads: Vec<ReadOf>,
+}
+
+/// The model and what the oracles need to know beside it.
+pub struct World<'a> {
+    /// The program.
+    pub program: &'a Program,
+    /// The run's number.
+    pub run: u32,
+    /// Lines as seen.
+    pub seen: Vec<Seen<'a>>,
+    /// Who was before whom.
+    pub order: Order,
+    /// All contents.
+    pub objects: Vec<Content>,
+    /// For each object, the file whose bytes it shows.
+    pub owner: Vec<Option<usize>>,
+    /// Files.
+    pub files: Vec<File>,
+    /// Open files.
+    pub opens: Vec<Open>,
+    /// Which open file a slot's filler made.
+    pub fds: BTreeMap<u16, usize>,
+    /// Mappings by process and filler.
+    pub maps: BTreeMap<(u8, u16), Map>,
+    /// Pipes by filler.
+    pub pipes: BTreeMap<u16, Pipe>,
+    /// Names.
+    pub names: BTreeMap<Mount, Lin<NameState, NameOp>>,
+    /// Work for the Return of each line.
+    pub pending: Vec<Pending>,
+    /// The history contradicts itself or the program.
+    pub malformed: bool,
+    /// A set of outcomes grew too large.
+    pub overflow: bool,
+    /// A position was in doubt when a call used it.
+    pub position_raced: bool,
+    by_id: BTreeMap<FileId, usize>,
+    inflight: Vec<(u64, u16)>,
+    now: u64,
+}
+
+impl<'a> World<'a> {
+    /// The world before the first call.
+    pub fn new(program: &'a Program, history: &'a History) -> World<'a> {
+        let mut seen = vec![Seen::default(); program.lines.len()];
+        let mut malformed = false;
+        for event in &history.events {
+            match event {
+                Event::Invoke { seq, call, slots, .. } => match seen.get_mut(call.0 as usize) {
+                    Some(s) if s.inv.is_none() => {
+                        s.inv = Some(*seq);
+                        s.slots = slots;
+                    }
+                    _ => malformed = true,
+                },
+                Event::Return { seq, call, result, payload, .. } => {
+                    match seen.get_mut(call.0 as usize) {
+                        Some(s) if s.ret.is_none() && s.inv.is_some_and(|i| i <= *seq) => {
+                            s.ret = Some(*seq);
+                            s.result = Some(*result);
+                            s.payload = Some(payload);
+                        }
+                        _ => malformed = true,
+                    }
+                }
+                Event::Blocked { call, .. } => match seen.get_mut(call.0 as usize) {
+                    Some(s) => s.blocked = true,
+                    None => malformed = true,
+                },
+                Event::End { stuck, helped, .. } => {
+                    for call in stuck {
+                        match seen.get_mut(call.0 as usize) {
+                            Some(s) => s.stuck = true,
+                            None => malformed = true,
+                        }
+                    }
+                    for call in helped {
+                        match seen.get_mut(call.0 as usize) {
+                            Some(s) => s.helped = true,
+                            None => malformed = true,
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        World {
+            program,
+            run: history.run,
+            seen,
+            order: Order::of(program, &history.events),
+            objects: Vec::new(),
+            owner: Vec::new(),
+            files: Vec::new(),
+            opens: Vec::new(),
+            fds: BTreeMap::new(),
+            maps: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            names: Mount::ALL
+                .into_iter()
+                .map(|m| (m, Lin::new([None; program::NAMES_MAX as usize])))
+                .collect(),
+            pending: vec![Pending::default(); program.lines.len()],
+            malformed,
+            overflow: false,
+            position_raced: false,
+            by_id: BTreeMap::new(),
+            inflight: Vec::new(),
+            now: 0,
+        }
+    }
+
+    /// The line.
+    pub fn line(&self, call: u16) -> &'a Line {
+        &self.program.lines[call as usize]
+    }
+
+    /// The interval of a line.
+    pub fn span(&self, call: u16) -> Span {
+        let seen = &self.seen[call as usize];
+        Span { inv: seen.inv.unwrap_or(NEVER), ret: seen.ret.unwrap_or(NEVER), call }
+    }
+
+    /// The process that a lane belongs to: 0 is the program's first.
+    pub fn process(lane: Lane) -> u8 {
+        match lane {
+            Lane::Thread(_) => 0,
+            Lane::Child(n) => n.saturating_add(1),
+        }
+    }
+
+    /// The time before which no call is in flight any more.
+    pub fn settled(&self) -> u64 {
+        let held = self.pipes.values().filter(|p| p.tail < p.head || p.confused);
+        let holds = held.filter_map(|p| p.last[0]).map(|s| s.inv);
+        // A reference in a pipe sees old versions until it is consumed; the oldest is not tracked, so nothing is forgotten meanwhile.
+        if holds.count() > 0 {
+            return 0;
+        }
+        self.inflight.iter().map(|(inv, _)| *inv).min().unwrap_or(self.now)
+    }
+
+    /// A new object.
+    pub fn object(&mut self, src: Src, owner: Option<usize>) -> ObjId {
+        self.objects.push(Content::new(src));
+        self.owner.push(owner);
+        ObjId(self.objects.len() as u32 - 1)
+    }
+
+    /// The file with that identity, made on first sight.
+    pub fn file_by_id(&mut self, id: FileId, path: Path, facts: Option<FileFacts>) -> usize {
+        if let Some(index) = self.by_id.get(&id) {
+            return *index;
+        }
+        let index = self.files.len();
+        let obj = self.object(Src::Vals(smallvec![Val::Zero]), Some(index));
+        self.files.push(File {
+            id,
+            obj,
+            size: Lin::new(0),
+            path,
+            facts,
+            touches: Vec::new(),
+            incoherent: Vec::new(),
+            tail_stored: false,
+        });
+        self.by_id.insert(id, index);
+        index
+    }
+
+    /// The file with that identity, if it was ever opened.
+    pub fn known_file(&self, id: FileId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The open file in the call's n-th slot.
+    pub fn open_in(&self, call: u16, n: usize) -> Option<usize> {
+        self.fds.get(&self.seen[call as usize].slots.get(n)?.0).copied()
+    }
+
+    /// The mapping in the call's n-th slot.
+    pub fn map_in(&self, call: u16, n: usize) -> Option<&Map> {
+        let filler = self.seen[call as usize].slots.get(n)?.0;
+        self.maps.get(&(Self::process(self.line(call).lane), filler))
+    }
+
+    /// Sizes that the file may have had during `span`, leaving out what `without` did: smallest and largest.
+    pub fn sizes(&self, file: usize, span: Span, without: Option<u16>) -> (u64, u64) {
+        let all = self.files[file].size.during(span, without, &self.order);
+        let min = all.first().copied().unwrap_or(0);
+        let max = all.last().copied().unwrap_or(u64::MAX);
+        (min, max)
+    }
+
+    /// Whether another call that changes the file's size was in flight during `span`: sizes in between may then be seen.
+    pub fn size_in_motion(&self, file: usize, span: Span) -> bool {
+        self.files[file].touches.iter().any(|t| {
+            t.span.call != span.call
+                && t.span.inv <= span.ret
+                && t.span.ret >= span.inv
+                && !self.order.before(t.span, span)
+                && !self.order.before(span, t.span)
+        })
+    }
+
+    /// What a reader in `span` may see. Beyond the end of file a byte may be zero at any time, because writeback and
+    /// truncation clear the rest of the last page.
+    pub fn cands(&self, obj: ObjId, start: u64, end: u64, span: Span) -> Vec<Cand> {
+        let mut out = Vec::new();
+        candidates(&self.objects, obj, (start, end), span, &self.order, 0, &mut out);
+        if let Some(file) = self.owner[obj.0 as usize]
+            && self.files[file].tail_stored
+        {
+            let base = if self.files[file].obj == obj {
+                0
+            } else {
+                self.maps.values().find(|m| m.private == Some(obj)).map_or(0, |m| m.offset)
+            };
+            let (min, _) = self.sizes(file, span, None);
+            let from = min.saturating_sub(base).max(start);
+            if from < end {
+                out.push(Cand { start: from, end, val: Val::Zero });
+            }
+        }
+        out
+    }
+
+    /// Assigns a range of an object on behalf of a call.
+    pub fn assign(&mut self, call: u16, obj: ObjId, range: (u64, u64), src: Src, sure: bool) {
+        if range.0 >= range.1 {
+            return;
+        }
+        let span = self.span(call);
+        let copy = matches!(src, Src::Copy { .. });
+        let version = Version { span, sure: sure && span.ret != NEVER, src };
+        let settled = self.settled();
+        self.objects[obj.0 as usize].assign(range.0, range.1, &version, settled, &self.order);
+        if copy {
+            self.pending[call as usize].copies.push((obj, range.0, range.1));
+        }
+    }
+
+    /// Resolves the copies of a call that has returned: from now on their values stand by themselves.
+    fn resolve(&mut self, call: u16) {
+        let copies = std::mem::take(&mut self.pending[call as usize].copies);
+        let span = self.span(call);
+        for (obj, start, end) in copies {
+            // Sources of this call's versions in the range, piece by piece.
+            let mut pieces = Vec::new();
+            for (from, to, version) in
+                self.objects[obj.0 as usize].visible(start, end, Span { call: NOBODY, ..span }, &self.order)
+            {
+                if version.span.call == call
+                    && let Src::Copy { obj: source, delta } = version.src
+                {
+                    pieces.push((from, to, source, delta));
+                }
+            }
+            for (from, to, source, delta) in pieces {
+                let (Some(a), Some(b)) = (from.checked_add_signed(delta), to.checked_add_signed(delta))
+                else {
+                    continue;
+                };
+                let cands = self.cands(source, a, b, span);
+                for (x, y, vals) in partition(&cands, a, b) {
+                    let vals: Vals = vals.into_iter().map(|v| v.shifted(-delta)).collect();
+                    let (x, y) = (x.wrapping_add_signed(-delta), y.wrapping_add_signed(-delta));
+                    self.objects[obj.0 as usize].amend(x, y, call, |version| {
+                        if version.src == (Src::Copy { obj: source, delta }) {
+                            version.src = Src::Vals(vals.clone());
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// Notes what a call does to a file, and weakens what page cache and device may then disagree about.
+    pub fn touch(&mut self, file: usize, touch: Touch) {
+        let dax = self.files[file].id.mount.is_dax();
+        let order = &self.order;
+        let mut weaken = Vec::new();
+        for other in &self.files[file].touches {
+            let apart = order.before(other.span, touch.span) || order.before(touch.span, other.span);
+            if apart || dax || other.span.call == touch.span.call {
+                continue;
+            }
+            for (a, b) in [(other, &touch), (&touch, other)] {
+                // An O_DIRECT write cannot drop a page that is dirtied meanwhile (mm/filemap.c:kiocb_invalidate_post_direct_write, 6.12):
+                // the cache keeps the old bytes, the device has the new ones.
+                if a.direct_write && b.dirties {
+                    weaken.push((a.span.call, a.range, true));
+                    weaken.push((b.span.call, a.range, true));
+                }
+                // A pinned page that is dropped takes with it what is written into it later, the whole folio of it
+                // (mm/truncate.c:truncate_inode_partial_folio, 6.12).
+                if a.pinned && b.drops {
+                    weaken.push((a.span.call, a.range, false));
+                }
+            }
+        }
+        let obj = self.files[file].obj;
+        for (call, range, incoherent) in weaken {
+            self.objects[obj.0 as usize].amend(range.0, range.1, call, |v| v.sure = false);
+            if incoherent && !self.files[file].incoherent.contains(&range) {
+                self.files[file].incoherent.push(range);
+            }
+        }
+        self.files[file].touches.push(touch);
+    }
+
+    /// Makes the touches of a call weak after they were assigned: see `touch`, which comes before the assignment.
+    fn weaken_new(&mut self, call: u16) {
+        for file in 0..self.files.len() {
+            let Some(touch) = self.files[file].touches.iter().find(|t| t.span.call == call).copied()
+            else {
+                continue;
+            };
+            self.files[file].touches.retain(|t| t.span.call != call);
+            self.touch(file, touch);
+        }
+    }
+
+    /// A line is invoked.
+    pub fn invoke(&mut self, call: u16) {
+        let span = self.span(call);
+        self.now = span.inv;
+        self.inflight.push((span.inv, call));
+        self.effects(call);
+        self.weaken_new(call);
+    }
+
+    /// A line returned. To be called before the oracles look at it.
+    pub fn returned(&mut self, call: u16) {
+        self.now = self.span(call).ret;
+        self.resolve(call);
+        self.after_return(call);
+    }
+
+    /// The oracles are done with a line that returned.
+    pub fn leave(&mut self, call: u16) {
+        self.inflight.retain(|(_, c)| *c != call);
+    }
+
+    /// What a single look settled: no writer raced with it, so the bytes that were seen are the bytes.
+    pub fn learn(&mut self, obj: ObjId, start: u64, runs: &[history::Run], span: Span) {
+        let mut at = start;
+        for run in runs {
+            let end = at + run.len();
+            let val = match run {
+                history::Run::Zero { .. } => Some(Val::Zero),
+                history::Run::Signed { run, call, offset, .. } if *run == self.run => {
+                    Some(Val::Signed { call: *call, delta: (*offset as i64).wrapping_sub(at as i64) })
+                }
+                _ => None,
+            };
+            if let Some(val) = val {
+                self.learn_one(obj, (at, end), val, span);
+            }
+            at = end;
+        }
+    }
+
+    fn learn_one(&mut self, obj: ObjId, (start, end): (u64, u64), val: Val, span: Span) {
+        // Only where there was a doubt, and only where no assignment was under way.
+        let mut doubtful = Vec::new();
+        for (from, to, version) in self.objects[obj.0 as usize].visible(start, end, span, &self.order) {
+            doubtful.push((from, to, version));
+        }
+        let mut places: Vec<(u64, u64)> = Vec::new();
+        let mut i = 0;
+        while i < doubtful.len() {
+            let (from, to, _) = doubtful[i];
+            let same: Vec<_> = doubtful[i..].iter().take_while(|d| d.0 == from).collect();
+            let racing = same.iter().any(|(_, _, v)| {
+                v.span.call != span.call && !self.order.before(v.span, span)
+            });
+            let plain = same.iter().all(|(_, _, v)| matches!(v.src, Src::Vals(_)));
+            let many = same.len() > 1
+                || same.iter().any(|(_, _, v)| matches!(&v.src, Src::Vals(vals) if vals.len() > 1));
+            if many && plain && !racing {
+                places.push((from, to));
+            }
+            i += same.len();
+        }
+        let incoherent = self.owner[obj.0 as usize].is_some_and(|f| !self.files[f].incoherent.is_empty());
+        if incoherent {
+            return;
+        }
+        for (from, to) in places {
+            // Readers that are still in flight began earlier and may have seen the other value; they keep their candidates only
+            // if nothing is forgotten, so learn only when this reader is alone.
+            if self.inflight.len() > 1 {
+                continue;
+            }
+            let version =
+                Version { span: Span { call: NOBODY, ..span }, sure: true, src: Src::Vals(smallvec![val]) };
+            self.objects[obj.0 as usize].settle(from, to, &version);
+        }
+    }
+
+    /// The mapping's object and the object offset of a mapping offset.
+    pub fn view(&self, map: &Map, offset: u64) -> (ObjId, u64) {
+        match (map.sharing, map.private) {
+            (Sharing::Private, Some(obj)) => (obj, offset),
+            _ => (self.files[map.file].obj, map.offset + offset),
+        }
+    }
+
+    /// From which offset of the mapping on an access may fault, and from which it must. `None` is nowhere in the range.
+    pub fn faults(&self, map: &Map, offset: u64, len: u64, write: bool, span: Span) -> Faults {
+        let end = offset.saturating_add(len);
+        let mut faults = Faults::default();
+        let inside = |at: u64| (at < end).then_some(at.max(offset));
+        let (min, max) = self.sizes(map.file, span, None);
+        faults.bus_may = inside(page_up(min).saturating_sub(map.offset));
+        faults.bus_must = inside(page_up(max).saturating_sub(map.offset));
+        let needed = if write { Prot::WRITE.0 } else { Prot::READ.0 | Prot::WRITE.0 };
+        let prots = map.prot.during(span, None, &self.order);
+        if prots.iter().any(|p| p & needed == 0) {
+            faults.segv_may = inside(offset);
+        }
+        if prots.iter().all(|p| p & needed == 0) {
+            faults.segv_must = inside(offset);
+        }
+        // get_user_pages wants VM_READ even where the hardware would let a write-only page be read (mm/gup.c:check_vma_flags, 6.12).
+        faults.gup_may = prots.iter().any(|p| p & Prot::READ.0 == 0).then_some(offset);
+        faults
+    }
+
+    /// States of a directory during a span.
+    pub fn name_states(&self, mount: Mount, span: Span, without: Option<u16>) -> Vec<NameState> {
+        self.names[&mount].during(span, without, &self.order)
+    }
+
+    /// Whether an earlier, surely finished line of the same process opened it. Used for plausibility only.
+    pub fn call_of(&self, call: u16) -> &'a Call {
+        &self.line(call).call
+    }
+}
+
+/// Where an access through a mapping may and must fault, in offsets of the mapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// SIGBUS is possible from here on.
+    pub bus_may: Option<u64>,
+    /// SIGBUS is certain from here on.
+    pub bus_must: Option<u64>,
+    /// SIGSEGV is possible from here on.
+    pub segv_may: Option<u64>,
+    /// SIGSEGV is certain from here on.
+    pub segv_must: Option<u64>,
+    /// A pin may be refused although a load would not be.
+    pub gup_may: Option<u64>,
+}
+
+impl Faults {
+    /// The first place that may fault.
+    pub fn may(&self) -> Option<u64> {
+        self.bus_may.into_iter().chain(self.segv_may).min()
+    }
+
+    /// The first place that must fault.
+    pub fn must(&self) -> Option<u64> {
+        self.bus_must.into_iter().chain(self.segv_must).min()
+    }
+}
+
+/// Cuts a range at every boundary of the candidates; the values of each piece.
+pub fn partition(cands: &[Cand], start: u64, end: u64) -> Vec<(u64, u64, Vec<Val>)> {
+    let mut cuts: Vec<u64> = vec![start, end];
+    for cand in cands {
+        cuts.push(cand.start.clamp(start, end));
+        cuts.push(cand.end.clamp(start, end));
+    }
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts.windows(2)
+        .map(|w| {
+            let mut vals: Vec<Val> = cands
+                .iter()
+                .filter(|c| c.start <= w[0] && w[1] <= c.end)
+                .map(|c| c.val)
+                .collect();
+            vals.sort_unstable();
+            vals.dedup();
+            if vals.is_empty() || vals.len() > VALS_MAX || vals.contains(&Val::Any) {
+                vals = vec![Val::Any];
+            }
+            (w[0], w[1], vals)
+        })
+        .collect()
+}
+
+/// The size operation of a call whose outcome is unknown.
+pub fn maybe(op: SizeOp, sure: bool) -> SizeOp {
+    if sure { op } else { SizeOp::Maybe(Box::new(op)) }
+}

@@ -1,0 +1,156 @@
+//! Which call was surely over before which other began.
+//!
+//! Two sources: real time (an interval ended before the other began) and what a ring promises (links and drains). Everything else
+//! is a race.
+
+use history::Event;
+use program::{Call, Line, Program, SqeFlags};
+
+/// Sequence number of what has not happened yet, and never may.
+pub const NEVER: u64 = u64::MAX;
+/// Stands for "no call": the state before the first one.
+pub const NOBODY: u16 = u16::MAX;
+
+/// When something happened, and by whose doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Invoke.
+    pub inv: u64,
+    /// Return, or `NEVER`.
+    pub ret: u64,
+    /// The line, or `NOBODY`.
+    pub call: u16,
+}
+
+impl Span {
+    /// The time before the first call.
+    pub const START: Span = Span { inv: 0, ret: 0, call: NOBODY };
+}
+
+/// The partial order that rings add to real time.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    /// For each line, a bit for each line that completes before it starts. `LINES_MAX` is 64, so a word holds them all.
+    earlier: Vec<u64>,
+    /// With this set, only real time counts: used to tell a broken link from stale data.
+    pub real_time_only: bool,
+}
+
+impl Order {
+    /// Reads links and drains off the program. A chain is a run of linked lines of one lane and ring with the line after them; a drained
+    /// request starts after all earlier submissions of its ring, and later ones start after it. `invoked` tells in which order submissions
+    /// of different lanes reached the ring: where two calls were not ordered by their Invoke events, drains order nothing.
+    pub fn of(program: &Program, events: &[Event]) -> Order {
+        let lines = &program.lines;
+        let mut earlier = vec![0u64; lines.len()];
+        let mut invoked = vec![None; lines.len()];
+        for event in events {
+            if let Event::Invoke { seq, call, .. } = event {
+                if let Some(slot) = invoked.get_mut(call.0 as usize) {
+                    slot.get_or_insert(*seq);
+                }
+            }
+        }
+        let linked = |l: &Line| l.via.is_some_and(|v| v.flags.0 & (SqeFlags::LINK.0 | SqeFlags::HARDLINK.0) != 0);
+        // Links: each member waits for the one before it.
+        for (i, line) in lines.iter().enumerate() {
+            let Some(via) = line.via else { continue };
+            if !linked(line) {
+                continue;
+            }
+            let next = lines[i + 1..].iter().position(|l| l.lane == line.lane).map(|k| i + 1 + k);
+            if let Some(next) = next
+                && lines[next].via.is_some_and(|v| v.ring == via.ring)
+            {
+                earlier[next] |= bit(i);
+            }
+        }
+        // Drains, among requests of one lane (another lane's submissions may interleave in any order).
+        for (i, line) in lines.iter().enumerate() {
+            let Some(via) = line.via else { continue };
+            if !via.flags.has(SqeFlags::DRAIN) {
+                continue;
+            }
+            for (k, other) in lines.iter().enumerate() {
+                let same = k != i && other.lane == line.lane && other.via.is_some_and(|v| v.ring == via.ring);
+                if !same || invoked[k].is_none() || invoked[i].is_none() {
+                    continue;
+                }
+                if k < i {
+                    earlier[i] |= bit(k);
+                } else {
+                    earlier[k] |= bit(i);
+                }
+            }
+        }
+        // Closure, so that a chain of three orders its ends as well.
+        for _ in 0..lines.len() {
+            let mut changed = false;
+            for i in 0..earlier.len() {
+                let mut all = earlier[i];
+                for (k, e) in earlier.iter().enumerate() {
+                    if earlier[i] & bit(k) != 0 {
+                        all |= e;
+                    }
+                }
+                changed |= all != earlier[i];
+                earlier[i] = all;
+            }
+            if !changed {
+                break;
+            }
+        }
+        Order { earlier, real_time_only: false }
+    }
+
+    /// Whether `a` was surely over before `b` began.
+    pub fn before(&self, a: Span, b: Span) -> bool {
+        a.ret < b.inv || self.ordered(a.call, b.call)
+    }
+
+    /// Whether a ring orders line `a` before line `b`.
+    pub fn ordered(&self, a: u16, b: u16) -> bool {
+        !self.real_time_only
+            && a != NOBODY
+            && self.earlier.get(b as usize).is_some_and(|e| e & bit(a as usize) != 0)
+    }
+
+    /// Lines that a ring orders before `line`.
+    pub fn predecessors(&self, line: u16) -> impl Iterator<Item = u16> + '_ {
+        let mask = self.earlier.get(line as usize).copied().unwrap_or(0);
+        (0..64u16).filter(move |k| mask & bit(*k as usize) != 0)
+    }
+}
+
+fn bit(line: usize) -> u64 {
+    1u64.checked_shl(line as u32).unwrap_or(0)
+}
+
+/// The line that must succeed in full for `line` to be issued at all: its direct predecessor in a soft-linked chain.
+pub fn link_predecessor(program: &Program, line: usize) -> Option<(usize, bool)> {
+    let this = program.lines.get(line)?;
+    let via = this.via?;
+    let previous = program.lines[..line].iter().rposition(|l| l.lane == this.lane)?;
+    let other = &program.lines[previous];
+    let flags = other.via.filter(|v| v.ring == via.ring)?.flags;
+    if flags.has(SqeFlags::HARDLINK) {
+        Some((previous, true))
+    } else if flags.has(SqeFlags::LINK) {
+        Some((previous, false))
+    } else {
+        None
+    }
+}
+
+/// Whether the result is a full success in the sense of io_uring's links: a short transfer breaks a chain as an error does.
+pub fn completes_link(call: &Call, result: &history::CallResult) -> bool {
+    match (call, result) {
+        (_, Err(_)) => false,
+        (Call::Pread { len, .. } | Call::Pwrite { len, .. }, Ok(n)) => n >= len,
+        (Call::Preadv { iov, .. } | Call::Pwritev { iov, .. }, Ok(n)) => {
+            *n >= iov.iter().map(|(_, l)| *l).sum::<u64>()
+        }
+        (Call::SpliceToPipe { len, .. } | Call::SpliceFromPipe { len, .. }, Ok(n)) => n >= len,
+        _ => true,
+    }
+}

@@ -1,0 +1,246 @@
+//! Does every byte that was read have a writer, a hole or a zeroing that was allowed then?
+//!
+//! Verifies: each byte that `pread`, `load` and their like delivered is a value that the place may have held during the call.
+//! Assumes: the history's order of invocations and returns.
+//! Does not verify: that neighbouring bytes come from one moment (reads are not atomic, KERNEL facts 8d).
+//!
+//! This is also where a byte that must not be here is named: of another run, file or mount (the leak oracle's finding), out of a broken
+//! link (the order oracle's), or simply stale, lost, misplaced or torn.
+
+use super::{Findings, file_name, who};
+use crate::model::World;
+use crate::model::content::ObjId;
+use crate::model::order::Span;
+use crate::model::value::{Cand, Mismatch, Val, compare};
+use crate::{AnomalyKind, Oracle};
+use history::{Payload, Run, stamp};
+
+/// Looks at what a call read into anonymous memory, or loaded.
+pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
+    let Some(Payload::Read { data, tail_intact, .. }) = world.seen[call as usize].payload else {
+        return;
+    };
+    let reads = world.pending[call as usize].reads.clone();
+    let span = world.span(call);
+    let total: u64 = reads.iter().map(|r| r.len).sum();
+    let got: u64 = data.runs.iter().map(Run::len).fold(0, u64::saturating_add);
+    if got != total {
+        world.malformed = true;
+        return;
+    }
+    let places = crate::oracle::counts::read_places(world, call);
+    let mut rest: &[Run] = &data.runs;
+    let mut held: Option<Run> = None;
+    let first = reads.first().map_or(0, |r| r.start);
+    for read in &reads {
+        let runs = take(&mut rest, &mut held, read.len);
+        let mut wrong = None;
+        for place in places.as_deref().unwrap_or(&[first]) {
+            let start = read.start - first + place;
+            let cands = world.cands(read.obj, start, start + read.len, span);
+            wrong = compare(&cands, world.run, start, &runs);
+            if wrong.is_none() {
+                world.learn(read.obj, start, &runs, span);
+                break;
+            }
+        }
+        if let Some(wrong) = wrong {
+            report(world, findings, Some(call), read.obj, span, &wrong, &who(world, call));
+            return;
+        }
+    }
+    if !tail_intact && !is_direct(world, call) {
+        findings.call(
+            AnomalyKind::MisplacedByte,
+            Oracle::Bytes,
+            call,
+            format!("{} changed bytes of its buffer past the count it returned.", who(world, call)),
+        );
+    }
+}
+
+/// O_DIRECT reads deliver whole blocks, past the end of file too (fs/iomap/direct-io.c:iomap_dio_complete trims the count only).
+fn is_direct(world: &World, call: u16) -> bool {
+    world.open_in(call, 0).is_some_and(|o| {
+        world.opens[o].flags.has(program::OpenFlags::DIRECT)
+            && !world.files[world.opens[o].file].id.mount.is_dax()
+    })
+}
+
+/// Takes the next `len` bytes off a list of runs.
+fn take(rest: &mut &[Run], held: &mut Option<Run>, mut len: u64) -> Vec<Run> {
+    let mut out = Vec::new();
+    while len > 0 {
+        let run = match held.take() {
+            Some(run) => run,
+            None => match rest.split_first() {
+                Some((run, more)) => {
+                    *rest = more;
+                    run.clone()
+                }
+                None => break,
+            },
+        };
+        if run.len() <= len {
+            len -= run.len();
+            out.push(run);
+            continue;
+        }
+        let (a, b) = split(run, len);
+        out.push(a);
+        *held = Some(b);
+        len = 0;
+    }
+    out
+}
+
+fn split(run: Run, at: u64) -> (Run, Run) {
+    match run {
+        Run::Zero { len } => (Run::Zero { len: at }, Run::Zero { len: len - at }),
+        Run::Signed { run, call, offset, len } => (
+            Run::Signed { run, call, offset, len: at },
+            Run::Signed { run, call, offset: offset.wrapping_add(at), len: len - at },
+        ),
+        Run::Raw(mut bytes) => {
+            let tail = bytes.split_off((at as usize).min(bytes.len()));
+            (Run::Raw(bytes), Run::Raw(tail))
+        }
+    }
+}
+
+/// Names the kind of a mismatch and reports it.
+pub fn report(
+    world: &mut World,
+    findings: &mut Findings,
+    call: Option<u16>,
+    obj: ObjId,
+    span: Span,
+    wrong: &Mismatch,
+    reader: &str,
+) {
+    let cands = world.cands(obj, wrong.at, wrong.at + wrong.len, span);
+    world.order.real_time_only = true;
+    let racing = world.cands(obj, wrong.at, wrong.at + wrong.len, span);
+    world.order.real_time_only = false;
+    let explained_by_race = compare(&racing, world.run, wrong.at, std::slice::from_ref(&wrong.seen)).is_none();
+    let owner = world.owner[obj.0 as usize];
+    let place = match owner {
+        Some(file) => format!("{}+{:#x}", file_name(world, file), wrong.at),
+        None => format!("byte {:#x} of the pipe's stream", wrong.at),
+    };
+    let (kind, oracle, whose) = if explained_by_race {
+        let whose = describe(world, &wrong.seen);
+        (AnomalyKind::BrokenOrder, Oracle::Order, format!("{whose}, in spite of the ring's order"))
+    } else {
+        classify(world, obj, wrong)
+    };
+    let sentence = format!(
+        "{reader} saw {} wrong byte{} at {place}: {whose}; allowed there: {}.",
+        wrong.len,
+        if wrong.len == 1 { "" } else { "s" },
+        allowed(world, &cands, wrong.at),
+    );
+    findings.push(crate::Anomaly {
+        kind,
+        oracle,
+        call: call.map(program::CallId),
+        path: owner.map(|f| world.files[f].path),
+        mount: owner.map(|f| world.files[f].id.mount),
+        sentence,
+    });
+}
+
+fn describe(world: &World, seen: &Run) -> String {
+    match seen {
+        Run::Zero { .. } => "zeros".to_owned(),
+        Run::Signed { run, call, offset, .. } if *run == world.run && *call == stamp::CALL_POISON => {
+            format!("the poison that was laid there before the read (offset {offset:#x})")
+        }
+        Run::Signed { run, call, offset, .. } if *run == world.run => {
+            format!("bytes that {} meant for offset {offset:#x}", who(world, *call))
+        }
+        Run::Signed { run, call, offset, .. } => {
+            format!("bytes of run {run}, call #{call}, meant for offset {offset:#x} (this is run {})", world.run)
+        }
+        Run::Raw(bytes) => {
+            let shown: Vec<String> = bytes.iter().take(16).map(|b| format!("{b:02x}")).collect();
+            let dots = if bytes.len() > 16 { " ..." } else { "" };
+            format!("{}{dots}, which no call wrote whole", shown.join(" "))
+        }
+    }
+}
+
+/// What kind of wrong it is, whose question that answers, and whose bytes they are.
+fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle, String) {
+    let whose = describe(world, &wrong.seen);
+    match &wrong.seen {
+        Run::Zero { .. } => (AnomalyKind::LostByte, Oracle::Bytes, whose),
+        Run::Raw(bytes) => {
+            // A run shorter than a word may still be part of one: of the right file at another time, or of nothing known.
+            let _ = bytes;
+            (AnomalyKind::TornByte, Oracle::Bytes, whose)
+        }
+        Run::Signed { call, .. } if *call == stamp::CALL_POISON => {
+            (AnomalyKind::TornByte, Oracle::Bytes, whose)
+        }
+        Run::Signed { run, .. } if *run != world.run => {
+            (AnomalyKind::ForeignByte, Oracle::Leak, format!("{whose}: from another run"))
+        }
+        Run::Signed { call, offset, .. } => {
+            let here = writes_to(world, *call, obj);
+            let delta = (*offset as i64).wrapping_sub(wrong.at as i64);
+            let was_here = world.objects[obj.0 as usize]
+                .visible(wrong.at, wrong.at + 1, Span { inv: 0, ret: u64::MAX, call: u16::MAX }, &world.order)
+                .any(|(_, _, v)| {
+                    matches!(&v.src, crate::model::content::Src::Vals(vals)
+                        if vals.contains(&Val::Signed { call: *call, delta }))
+                });
+            if !here {
+                (AnomalyKind::ForeignByte, Oracle::Leak, format!("{whose}, into another file"))
+            } else if was_here || delta == 0 {
+                (AnomalyKind::StaleByte, Oracle::Bytes, format!("{whose}, since replaced"))
+            } else {
+                (AnomalyKind::MisplacedByte, Oracle::Bytes, whose)
+            }
+        }
+    }
+}
+
+/// Whether the writer's own bytes ever belonged to the file that the object shows, directly or by a copy.
+fn writes_to(world: &World, call: u16, obj: ObjId) -> bool {
+    let Some(file) = world.owner[obj.0 as usize] else { return true };
+    world.seen.get(call as usize).is_some_and(|seen| {
+        seen.slots.iter().any(|slot| {
+            world.fds.get(&slot.0).is_some_and(|o| world.opens[*o].file == file)
+                || world.maps.iter().any(|((_, f), m)| *f == slot.0 && m.file == file)
+        })
+    }) || world.files[file].touches.iter().any(|t| {
+        // A copy may have brought bytes of any file here.
+        matches!(
+            world.call_of(t.span.call),
+            program::Call::Ficlone { .. }
+                | program::Call::Ficlonerange { .. }
+                | program::Call::CopyFileRange { .. }
+                | program::Call::Sendfile { .. }
+                | program::Call::SpliceFromPipe { .. }
+        )
+    })
+}
+
+/// The candidates in words.
+fn allowed(world: &World, cands: &[Cand], at: u64) -> String {
+    let mut words: Vec<String> = cands
+        .iter()
+        .filter(|c| c.start <= at && at < c.end)
+        .map(|c| match c.val {
+            Val::Zero => "zero".to_owned(),
+            Val::Any => "anything".to_owned(),
+            Val::Signed { call, delta } => {
+                format!("{} (meant for {:#x})", who(world, call), at.wrapping_add_signed(delta))
+            }
+        })
+        .collect();
+    words.sort();
+    words.dedup();
+    if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+}

@@ -1,0 +1,116 @@
+//! The judges: one file, one question.
+//!
+//! Each looks at one event with the model as it stands, and reports what it cannot explain. None changes the model but through
+//! `World::learn`, which narrows a doubt to what was seen.
+
+pub mod bytes;
+pub mod console;
+pub mod counts;
+pub mod errnos;
+pub mod finals;
+pub mod liveness;
+pub mod names;
+pub mod seeks;
+pub mod signals;
+
+use crate::model::World;
+use crate::{Anomaly, AnomalyKind, Oracle};
+use history::Errno;
+use program::CallId;
+
+/// Anomalies as they are found, with a bound.
+#[derive(Debug, Default)]
+pub struct Findings {
+    list: Vec<Anomaly>,
+}
+
+/// Most anomalies that one history reports: after the first few, the rest is mostly their consequence.
+const ANOMALIES_MAX: usize = 32;
+
+impl Findings {
+    /// Adds one.
+    pub fn push(&mut self, anomaly: Anomaly) {
+        if self.list.len() < ANOMALIES_MAX {
+            self.list.push(anomaly);
+        }
+    }
+
+    /// Adds one about a call.
+    pub fn call(&mut self, kind: AnomalyKind, oracle: Oracle, call: u16, sentence: String) {
+        self.push(Anomaly {
+            kind,
+            oracle,
+            call: Some(CallId(call)),
+            path: None,
+            mount: None,
+            sentence,
+        });
+    }
+
+    /// Gives the latest anomaly to another oracle (a byte that only the media show wrong is the media oracle's).
+    pub fn reattribute(&mut self, oracle: Oracle) {
+        if let Some(last) = self.list.last_mut()
+            && last.oracle == Oracle::Bytes
+        {
+            last.oracle = oracle;
+        }
+    }
+
+    /// All of them.
+    pub fn into_list(self) -> Vec<Anomaly> {
+        self.list
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+/// How a call is named in a sentence: its text and its place in the program.
+pub fn who(world: &World, call: u16) -> String {
+    match world.program.lines.get(call as usize) {
+        Some(line) => format!("{}#{call}", line.call.name()),
+        None => format!("call #{call}, which the program does not have"),
+    }
+}
+
+/// The file by the name under which it was first opened.
+pub fn file_name(world: &World, file: usize) -> String {
+    let path = world.files[file].path;
+    format!("{}:{}", path.mount.name(), path.file_name())
+}
+
+/// An errno by name where it is one that these calls know.
+pub fn errno_name(errno: Errno) -> String {
+    let name = match errno.0 {
+        1 => "EPERM",
+        2 => "ENOENT",
+        4 => "EINTR",
+        5 => "EIO",
+        6 => "ENXIO",
+        9 => "EBADF",
+        11 => "EAGAIN",
+        12 => "ENOMEM",
+        13 => "EACCES",
+        14 => "EFAULT",
+        16 => "EBUSY",
+        17 => "EEXIST",
+        18 => "EXDEV",
+        22 => "EINVAL",
+        25 => "ENOTTY",
+        26 => "ETXTBSY",
+        27 => "EFBIG",
+        28 => "ENOSPC",
+        29 => "ESPIPE",
+        30 => "EROFS",
+        38 => "ENOSYS",
+        95 => "EOPNOTSUPP",
+        117 => "EUCLEAN",
+        122 => "EDQUOT",
+        125 => "ECANCELED",
+        133 => "EHWPOISON",
+        other => return format!("errno {other}"),
+    };
+    name.to_owned()
+}
