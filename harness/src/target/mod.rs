@@ -102,6 +102,17 @@ pub trait Target: Send {
         done: &mut dyn FnMut(Done),
     ) -> Result<bool, TargetError>;
 
+    /// Switches the recording of events on or off and returns whether the target can do that. Without it, histories come back empty:
+    /// only to measure what recording costs.
+    fn set_recording(&mut self, on: bool) -> bool {
+        on
+    }
+
+    /// Goes back to the fresh state now, as it does by itself between batches: only to measure what that costs.
+    fn reset(&mut self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
     /// Runs one program with everything that is looked at after it.
     fn execute(&mut self, program: &Program) -> Result<Done, TargetError> {
         let mut once = Some(program.clone());
