@@ -23,6 +23,9 @@ pub enum Src {
         obj: ObjId,
         /// Source offset minus place.
         delta: i64,
+        /// The source is as it was before this very call (collapse and insert move all at once); otherwise a copy that reads where
+        /// it has already written may hand its own bytes on.
+        before: bool,
     },
     /// A view: whatever `obj` holds at the moment of reading (the untouched page of a private mapping).
     Through {
@@ -198,12 +201,14 @@ fn forget(versions: &mut SmallVec<[Version; 2]>, settled: u64, order: &Order) {
 /// run are rare, and each level is another call in flight.
 const DEPTH_MAX: u32 = 6;
 
-/// Collects what a reader in `span` may see of `obj` in a range.
+/// Collects what a reader in `span` may see of `obj` in a range, leaving out what the call `without` assigned.
+#[expect(clippy::too_many_arguments, reason = "a recursion's state, spelled out")]
 pub fn candidates(
     objects: &[Content],
     obj: ObjId,
     (start, end): (u64, u64),
     span: Span,
+    without: u16,
     order: &Order,
     depth: u32,
     out: &mut Vec<Cand>,
@@ -216,14 +221,17 @@ pub fn candidates(
         return;
     }
     for (from, to, version) in objects[obj.0 as usize].visible(start, end, span, order) {
-        let mut follow = |source: ObjId, delta: i64, span: Span| {
+        if version.span.call == without && without != super::order::NOBODY {
+            continue;
+        }
+        let mut follow = |source: ObjId, delta: i64, span: Span, without: u16| {
             let (Some(a), Some(b)) = (from.checked_add_signed(delta), to.checked_add_signed(delta))
             else {
                 out.push(Cand { start: from, end: to, val: Val::Any });
                 return;
             };
             let begin = out.len();
-            candidates(objects, source, (a, b), span, order, depth + 1, out);
+            candidates(objects, source, (a, b), span, without, order, depth + 1, out);
             for cand in &mut out[begin..] {
                 cand.start = cand.start.wrapping_add_signed(-delta);
                 cand.end = cand.end.wrapping_add_signed(-delta);
@@ -234,17 +242,18 @@ pub fn candidates(
             Src::Vals(vals) => {
                 out.extend(vals.iter().map(|val| Cand { start: from, end: to, val: *val }));
             }
-            Src::Copy { obj: source, delta } => {
+            Src::Copy { obj: source, delta, before } => {
                 // A copy onto the very same place changes nothing.
                 if *source == obj && *delta == 0 {
                     continue;
                 }
                 let window = Span { ret: version.span.ret.min(span.ret), ..version.span };
-                follow(*source, *delta, window);
+                follow(*source, *delta, window, if *before { version.span.call } else { without });
             }
-            Src::Through { obj: source, delta } => follow(*source, *delta, span),
+            Src::Through { obj: source, delta } => follow(*source, *delta, span, without),
             Src::Since { obj: source, delta, since } => {
-                follow(*source, *delta, Span { inv: *since, ret: span.ret, call: super::order::NOBODY });
+                let window = Span { inv: *since, ret: span.ret, call: super::order::NOBODY };
+                follow(*source, *delta, window, without);
             }
         }
     }

@@ -149,7 +149,7 @@ impl<'a> World<'a> {
                     let (n, sure) = done(result, *len);
                     let source = self.files[self.opens[src].file].obj;
                     self.into_file(call, dst, At::Offset(*dst_offset), n, sure, false, |p| {
-                        vec![(0, n, Src::Copy { obj: source, delta: delta(*src_offset, p) })]
+                        vec![(0, n, Src::Copy { obj: source, delta: delta(*src_offset, p), before: false })]
                     });
                 }
             }
@@ -158,7 +158,7 @@ impl<'a> World<'a> {
                     let (n, sure) = done(result, *len);
                     let source = self.files[self.opens[src].file].obj;
                     self.into_file(call, dst, At::Position, n, sure, true, |p| {
-                        vec![(0, n, Src::Copy { obj: source, delta: delta(*src_offset, p) })]
+                        vec![(0, n, Src::Copy { obj: source, delta: delta(*src_offset, p), before: false })]
                     });
                 }
             }
@@ -419,7 +419,7 @@ impl<'a> World<'a> {
             }
             M::CollapseRange => {
                 self.touch_file(call, file, (offset, u64::MAX), Kind::Drop);
-                self.assign(call, obj, (offset, u64::MAX - len), Src::Copy { obj, delta: len as i64 }, sure);
+                self.assign(call, obj, (offset, u64::MAX - len), Src::Copy { obj, delta: len as i64, before: true }, sure);
                 self.assign(call, obj, (u64::MAX - len, u64::MAX), zero(), sure);
                 self.size_op(call, file, maybe(SizeOp::Shrink(len), sure));
                 // ext4 drops private copies too (fs/ext4/extents.c:ext4_collapse_range, truncate_pagecache), XFS keeps them.
@@ -428,7 +428,7 @@ impl<'a> World<'a> {
             M::InsertRange => {
                 self.touch_file(call, file, (offset, u64::MAX), Kind::Drop);
                 self.assign(call, obj, (offset, end), zero(), sure);
-                self.assign(call, obj, (end, u64::MAX), Src::Copy { obj, delta: -(len as i64) }, sure);
+                self.assign(call, obj, (end, u64::MAX), Src::Copy { obj, delta: -(len as i64), before: true }, sure);
                 self.size_op(call, file, maybe(SizeOp::Grow(len), sure));
                 self.drop_private(call, file, page_down(offset), u64::MAX, false);
             }
@@ -475,7 +475,7 @@ impl<'a> World<'a> {
         self.files[dst].tail_stored |= self.files[src].tail_stored;
         self.size_op(call, dst, maybe(SizeOp::Max(ends.clone()), sure));
         let d = delta(src_offset, dst_offset);
-        self.assign(call, to, (dst_offset, page_up(end)), Src::Copy { obj: from, delta: d }, sure && min == max);
+        self.assign(call, to, (dst_offset, page_up(end)), Src::Copy { obj: from, delta: d, before: false }, sure && min == max);
     }
 
     fn mmap(
@@ -502,7 +502,7 @@ impl<'a> World<'a> {
             && prot.has(Prot::WRITE)
         {
             // Populating a writable private mapping breaks copy-on-write at once, as far as it gets (mm/gup.c:populate_vma_page_range, 6.12).
-            self.assign(call, obj, (0, len), Src::Copy { obj: viewed, delta: offset as i64 }, false);
+            self.assign(call, obj, (0, len), Src::Copy { obj: viewed, delta: offset as i64, before: false }, false);
         }
     }
 
@@ -542,7 +542,7 @@ impl<'a> World<'a> {
             let (first, last) = (page_down(start), page_up(end));
             if !self.objects[obj.0 as usize].is_opaque(first, last) {
                 for (a, b) in [(first, start), (end, last)] {
-                    self.assign(call, obj, (a, b), Src::Copy { obj, delta: 0 }, sure);
+                    self.assign(call, obj, (a, b), Src::Copy { obj, delta: 0, before: false }, sure);
                 }
             }
         } else {
@@ -591,7 +591,7 @@ impl<'a> World<'a> {
                 Buf::Map(_, offset) => {
                     if let Some(map) = self.map_in(call, slot).cloned() {
                         let from = |place: u64| match places[..] {
-                            [p] => Src::Copy { obj: source, delta: delta(p + k, place) },
+                            [p] => Src::Copy { obj: source, delta: delta(p + k, place), before: false },
                             _ => any(),
                         };
                         let known = sure && places.len() == 1;
@@ -600,7 +600,7 @@ impl<'a> World<'a> {
                             let more = in_reach - in_result;
                             let place = *offset + in_result;
                             let from = |at: u64| match places[..] {
-                                [p] => Src::Copy { obj: source, delta: delta(p + k + in_result, at) },
+                                [p] => Src::Copy { obj: source, delta: delta(p + k + in_result, at), before: false },
                                 _ => any(),
                             };
                             self.store(call, &map, place, more, false, direct, from);
@@ -648,7 +648,7 @@ impl<'a> World<'a> {
                     let src = match view {
                         None => signed(call, delta(base + k, p + k)),
                         Some(Some((obj, start))) => {
-                            Src::Copy { obj: *obj, delta: delta(*start, p + k) }
+                            Src::Copy { obj: *obj, delta: delta(*start, p + k), before: false }
                         }
                         Some(None) => any(),
                     };
@@ -832,7 +832,7 @@ impl<'a> World<'a> {
                 self.assign(call, obj, (offset, end), through, sure);
             }
             (Advice::PopulateWrite, Some(obj)) => {
-                let copy = Src::Copy { obj: viewed, delta: map.offset as i64 };
+                let copy = Src::Copy { obj: viewed, delta: map.offset as i64, before: false };
                 self.assign(call, obj, (offset, end), copy, false);
             }
             (Advice::PopulateWrite, None) => {
@@ -863,7 +863,7 @@ impl<'a> World<'a> {
         let src = if confused {
             any()
         } else if copies {
-            Src::Copy { obj: source, delta: delta(offset, place) }
+            Src::Copy { obj: source, delta: delta(offset, place), before: false }
         } else {
             Src::Since { obj: source, delta: delta(offset, place), since: span.inv }
         };
@@ -891,7 +891,7 @@ impl<'a> World<'a> {
         }
         let obj = pipe.obj;
         self.into_file(call, open, At::Offset(offset), n, true, false, |p| {
-            let src = if confused { any() } else { Src::Copy { obj, delta: delta(place, p) } };
+            let src = if confused { any() } else { Src::Copy { obj, delta: delta(place, p), before: false } };
             vec![(0, n, src)]
         });
     }
@@ -918,6 +918,8 @@ impl<'a> World<'a> {
                 let owner = self.owner[obj.0 as usize];
                 self.objects.push(content);
                 self.owner.push(owner);
+                let ever = self.ever[obj.0 as usize].clone();
+                self.ever.push(ever);
                 map.private = Some(ObjId(self.objects.len() as u32 - 1));
             }
             self.maps.insert((child.saturating_add(1), filler), map);

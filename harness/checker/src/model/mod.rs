@@ -89,6 +89,8 @@ pub struct World<'a> {
     pub objects: Vec<Content>,
     /// For each object, the file whose bytes it shows.
     pub owner: Vec<Option<usize>>,
+    /// For each object, every value that was ever assigned to it: tells stale bytes from foreign ones.
+    pub ever: Vec<Vec<Cand>>,
     /// Files.
     pub files: Vec<File>,
     /// Open files.
@@ -166,6 +168,7 @@ impl<'a> World<'a> {
             order: Order::of(program, &history.events),
             objects: Vec::new(),
             owner: Vec::new(),
+            ever: Vec::new(),
             files: Vec::new(),
             opens: Vec::new(),
             fds: BTreeMap::new(),
@@ -219,6 +222,7 @@ impl<'a> World<'a> {
     pub fn object(&mut self, src: Src, owner: Option<usize>) -> ObjId {
         self.objects.push(Content::new(src));
         self.owner.push(owner);
+        self.ever.push(Vec::new());
         ObjId(self.objects.len() as u32 - 1)
     }
 
@@ -281,8 +285,13 @@ impl<'a> World<'a> {
     /// What a reader in `span` may see. Beyond the end of file a byte may be zero at any time, because writeback and
     /// truncation clear the rest of the last page.
     pub fn cands(&self, obj: ObjId, start: u64, end: u64, span: Span) -> Vec<Cand> {
+        self.cands_without(obj, start, end, span, NOBODY)
+    }
+
+    /// As `cands`, leaving out what the call `without` assigned.
+    fn cands_without(&self, obj: ObjId, start: u64, end: u64, span: Span, without: u16) -> Vec<Cand> {
         let mut out = Vec::new();
-        candidates(&self.objects, obj, (start, end), span, &self.order, 0, &mut out);
+        candidates(&self.objects, obj, (start, end), span, without, &self.order, 0, &mut out);
         if let Some(file) = self.owner[obj.0 as usize]
             && self.files[file].tail_stored
         {
@@ -307,6 +316,10 @@ impl<'a> World<'a> {
         }
         let span = self.span(call);
         let copy = matches!(src, Src::Copy { .. });
+        if let Src::Vals(vals) = &src {
+            let all = vals.iter().map(|val| Cand { start: range.0, end: range.1, val: *val });
+            self.ever[obj.0 as usize].extend(all);
+        }
         let version = Version { span, sure: sure && span.ret != NEVER, src };
         let settled = self.settled();
         self.objects[obj.0 as usize].assign(range.0, range.1, &version, settled, &self.order);
@@ -326,22 +339,25 @@ impl<'a> World<'a> {
                 self.objects[obj.0 as usize].visible(start, end, Span { call: NOBODY, ..span }, &self.order)
             {
                 if version.span.call == call
-                    && let Src::Copy { obj: source, delta } = version.src
+                    && let Src::Copy { obj: source, delta, before } = version.src
                 {
-                    pieces.push((from, to, source, delta));
+                    pieces.push((from, to, source, delta, before));
                 }
             }
-            for (from, to, source, delta) in pieces {
+            for (from, to, source, delta, before) in pieces {
                 let (Some(a), Some(b)) = (from.checked_add_signed(delta), to.checked_add_signed(delta))
                 else {
                     continue;
                 };
-                let cands = self.cands(source, a, b, span);
+                let without = if before { call } else { NOBODY };
+                let cands = self.cands_without(source, a, b, span, without);
                 for (x, y, vals) in partition(&cands, a, b) {
                     let vals: Vals = vals.into_iter().map(|v| v.shifted(-delta)).collect();
                     let (x, y) = (x.wrapping_add_signed(-delta), y.wrapping_add_signed(-delta));
+                    let all = vals.iter().map(|val| Cand { start: x, end: y, val: *val });
+                    self.ever[obj.0 as usize].extend(all);
                     self.objects[obj.0 as usize].amend(x, y, call, |version| {
-                        if version.src == (Src::Copy { obj: source, delta }) {
+                        if version.src == (Src::Copy { obj: source, delta, before }) {
                             version.src = Src::Vals(vals.clone());
                         }
                     });

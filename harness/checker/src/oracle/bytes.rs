@@ -175,11 +175,7 @@ fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle
     let whose = describe(world, &wrong.seen);
     match &wrong.seen {
         Run::Zero { .. } => (AnomalyKind::LostByte, Oracle::Bytes, whose),
-        Run::Raw(bytes) => {
-            // A run shorter than a word may still be part of one: of the right file at another time, or of nothing known.
-            let _ = bytes;
-            (AnomalyKind::TornByte, Oracle::Bytes, whose)
-        }
+        Run::Raw(_) => (AnomalyKind::TornByte, Oracle::Bytes, whose),
         Run::Signed { call, .. } if *call == stamp::CALL_POISON => {
             (AnomalyKind::TornByte, Oracle::Bytes, whose)
         }
@@ -187,44 +183,18 @@ fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle
             (AnomalyKind::ForeignByte, Oracle::Leak, format!("{whose}: from another run"))
         }
         Run::Signed { call, offset, .. } => {
-            let here = writes_to(world, *call, obj);
-            let delta = (*offset as i64).wrapping_sub(wrong.at as i64);
-            let was_here = world.objects[obj.0 as usize]
-                .visible(wrong.at, wrong.at + 1, Span { inv: 0, ret: u64::MAX, call: u16::MAX }, &world.order)
-                .any(|(_, _, v)| {
-                    matches!(&v.src, crate::model::content::Src::Vals(vals)
-                        if vals.contains(&Val::Signed { call: *call, delta }))
-                });
-            if !here {
-                (AnomalyKind::ForeignByte, Oracle::Leak, format!("{whose}, into another file"))
-            } else if was_here || delta == 0 {
+            let ever = &world.ever[obj.0 as usize];
+            let val = Val::Signed { call: *call, delta: (*offset as i64).wrapping_sub(wrong.at as i64) };
+            let by_call = |c: &&Cand| matches!(c.val, Val::Signed { call: by, .. } if by == *call);
+            if ever.iter().any(|c| c.start <= wrong.at && wrong.at < c.end && c.val == val) {
                 (AnomalyKind::StaleByte, Oracle::Bytes, format!("{whose}, since replaced"))
-            } else {
+            } else if ever.iter().any(|c| by_call(&c)) || world.owner[obj.0 as usize].is_none() {
                 (AnomalyKind::MisplacedByte, Oracle::Bytes, whose)
+            } else {
+                (AnomalyKind::ForeignByte, Oracle::Leak, format!("{whose}, but never here"))
             }
         }
     }
-}
-
-/// Whether the writer's own bytes ever belonged to the file that the object shows, directly or by a copy.
-fn writes_to(world: &World, call: u16, obj: ObjId) -> bool {
-    let Some(file) = world.owner[obj.0 as usize] else { return true };
-    world.seen.get(call as usize).is_some_and(|seen| {
-        seen.slots.iter().any(|slot| {
-            world.fds.get(&slot.0).is_some_and(|o| world.opens[*o].file == file)
-                || world.maps.iter().any(|((_, f), m)| *f == slot.0 && m.file == file)
-        })
-    }) || world.files[file].touches.iter().any(|t| {
-        // A copy may have brought bytes of any file here.
-        matches!(
-            world.call_of(t.span.call),
-            program::Call::Ficlone { .. }
-                | program::Call::Ficlonerange { .. }
-                | program::Call::CopyFileRange { .. }
-                | program::Call::Sendfile { .. }
-                | program::Call::SpliceFromPipe { .. }
-        )
-    })
 }
 
 /// The candidates in words.

@@ -1,0 +1,147 @@
+//! Writes histories by hand: a program text, and what each line is to have returned.
+
+use checker::{Anomaly, AnomalyKind, Oracle, Policy, Verdict, check};
+use history::{
+    Bytes, CallResult, Errno, Event, FaultSignal, FileFacts, FileId, History, Payload, ReadPath, Run,
+};
+use program::{CallId, Mount, Path, Program};
+
+/// The run that all hand-written histories are.
+pub const RUN: u32 = 9;
+
+/// A history under construction.
+pub struct Script {
+    program: Program,
+    events: Vec<Event>,
+    seq: u64,
+}
+
+/// Facts of the n-th file of a mount.
+pub fn facts(mount: Mount, ino: u64, size: u64) -> FileFacts {
+    FileFacts {
+        id: FileId { mount, ino, generation: 1 },
+        size,
+        blocks: 0,
+        nlink: 1,
+        dax: mount.is_dax(),
+        dio_mem_align: if mount.is_dax() { 0 } else { 512 },
+        dio_offset_align: if mount.is_dax() { 0 } else { 512 },
+    }
+}
+
+/// `len` bytes that `call` signed for `offset`.
+pub fn signed(call: u16, offset: u64, len: u64) -> Run {
+    Run::Signed { run: RUN, call, offset, len }
+}
+
+/// `len` zeros.
+pub fn zeros(len: u64) -> Run {
+    Run::Zero { len }
+}
+
+/// The payload of a read.
+pub fn read(runs: Vec<Run>) -> Payload {
+    Payload::Read { data: Bytes { runs }, tail_intact: true, fault: None }
+}
+
+/// The payload of a load that faulted.
+pub fn fault(runs: Vec<Run>, signo: i32, code: i32, addr: i64) -> Payload {
+    let fault = Some(FaultSignal { signo, code, addr });
+    Payload::Read { data: Bytes { runs }, tail_intact: true, fault }
+}
+
+impl Script {
+    /// Begins with a program of the given home mount; lines in the text form.
+    pub fn new(home: &str, lines: &str) -> Script {
+        let text = format!("pinfuzz 1\nimage {home}\n{lines}\n");
+        let program = Program::parse(&text).expect("the test's program parses");
+        Script { program, events: Vec::new(), seq: 0 }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// A line begins.
+    pub fn inv(mut self, call: u16, slots: &[u16]) -> Script {
+        let seq = self.next();
+        let slots = slots.iter().map(|s| CallId(*s)).collect();
+        self.events.push(Event::Invoke { seq, call: CallId(call), time_ns: seq, slots });
+        self
+    }
+
+    /// A line ends.
+    pub fn ret(mut self, call: u16, result: CallResult, payload: Payload) -> Script {
+        let seq = self.next();
+        self.events.push(Event::Return { seq, call: CallId(call), time_ns: seq, result, payload });
+        self
+    }
+
+    /// A line from begin to end.
+    pub fn call(self, call: u16, slots: &[u16], result: u64, payload: Payload) -> Script {
+        self.inv(call, slots).ret(call, Ok(result), payload)
+    }
+
+    /// A line that fails.
+    pub fn fails(self, call: u16, slots: &[u16], errno: i32) -> Script {
+        self.inv(call, slots).ret(call, Err(Errno(errno)), Payload::None)
+    }
+
+    /// A line that gives nothing but a number.
+    pub fn ok(self, call: u16, slots: &[u16], result: u64) -> Script {
+        self.call(call, slots, result, Payload::None)
+    }
+
+    /// An open of file `ino` on the home mount.
+    pub fn open(self, call: u16, ino: u64) -> Script {
+        let facts = facts(self.program.home, ino, 0);
+        self.call(call, &[], 3, Payload::File(facts))
+    }
+
+    /// Any other event.
+    pub fn event(mut self, event: Event) -> Script {
+        self.events.push(event);
+        self
+    }
+
+    /// The end of the program.
+    pub fn end(mut self, helped: &[u16]) -> Script {
+        let seq = self.next();
+        let helped = helped.iter().map(|h| CallId(*h)).collect();
+        self.event(Event::End { seq, stuck: Vec::new(), helped })
+    }
+
+    /// Final content of file `ino`, named `a`, on the home mount.
+    pub fn last(self, by: ReadPath, ino: u64, runs: Vec<Run>) -> Script {
+        let size = runs.iter().map(Run::len).sum();
+        let mount = self.program.home;
+        let file = facts(mount, ino, size);
+        let path = Path { mount, name: 0 };
+        self.event(Event::Final { path, by, file, result: Ok(size), data: Bytes { runs } })
+    }
+
+    /// The verdict.
+    pub fn verdict(self) -> Verdict {
+        let history = History { run: RUN, events: self.events };
+        check(&self.program, &history, &Policy::for_release("6.12.117"))
+    }
+
+    /// Expects an explanation.
+    #[track_caller]
+    pub fn explained(self) {
+        assert_eq!(self.verdict(), Verdict::Explained);
+    }
+
+    /// Expects an anomaly of that kind and oracle to come first.
+    #[track_caller]
+    pub fn anomalous(self, kind: AnomalyKind, oracle: Oracle) -> Anomaly {
+        match self.verdict() {
+            Verdict::Anomalous(list) => {
+                assert_eq!((list[0].kind, list[0].oracle), (kind, oracle), "{}", list[0]);
+                list[0].clone()
+            }
+            other => panic!("expected {kind:?} by {oracle:?}, got {other:?}"),
+        }
+    }
+}

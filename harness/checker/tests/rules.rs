@@ -1,0 +1,282 @@
+//! Each rule with its neighbouring wrong: what is explained, and what next to it is not.
+
+mod common;
+
+use checker::{AnomalyKind as Kind, Oracle};
+use common::*;
+use history::{Payload, ReadPath, Run};
+
+const WRITE_READ: &str = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: pwrite(f0, 0, anon, 4K)
+t0: pread(f0, 0, anon, 4K)";
+
+fn write_read(runs: Vec<Run>) -> Script {
+    Script::new("xfs-dax", WRITE_READ)
+        .open(0, 1)
+        .ok(1, &[0], 4096)
+        .ok(2, &[0], 4096)
+        .call(3, &[0], 4096, read(runs))
+}
+
+#[test]
+fn the_last_write_is_read_and_nothing_else() {
+    write_read(vec![signed(2, 0, 4096)]).explained();
+    let stale = write_read(vec![signed(1, 0, 4096)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+    assert!(stale.sentence.contains("pwrite#1"), "{stale}");
+    write_read(vec![zeros(4096)]).anomalous(Kind::LostByte, Oracle::Bytes);
+    write_read(vec![signed(2, 8, 4096)]).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+    let foreign = Run::Signed { run: RUN - 1, call: 2, offset: 0, len: 4096 };
+    write_read(vec![foreign]).anomalous(Kind::ForeignByte, Oracle::Leak);
+    let mut torn: Vec<u8> = (0..8).map(|o| history::stamp::byte(RUN, 2, o)).collect();
+    torn[4] ^= 0x40;
+    write_read(vec![Run::Raw(torn), signed(2, 8, 4088)]).anomalous(Kind::TornByte, Oracle::Bytes);
+    write_read(vec![signed(2, 0, 4000), signed(history::stamp::CALL_POISON, 4000, 96)])
+        .anomalous(Kind::TornByte, Oracle::Bytes);
+}
+
+#[test]
+fn racing_writes_give_either_and_a_finished_race_stays_decided() {
+    let race = |first: Run, second: Run| {
+        let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K) &
+t1: pwrite(f0, 0, anon, 4K)
+t0: pread(f0, 0, anon, 4K)
+t0: pread(f0, 0, anon, 4K)";
+        Script::new("ext4-dax", text)
+            .open(0, 1)
+            .inv(1, &[0])
+            .inv(2, &[0])
+            .ret(1, Ok(4096), Payload::None)
+            .ret(2, Ok(4096), Payload::None)
+            .call(3, &[0], 4096, read(vec![first]))
+            .call(4, &[0], 4096, read(vec![second]))
+    };
+    race(signed(1, 0, 4096), signed(1, 0, 4096)).explained();
+    race(signed(2, 0, 4096), signed(2, 0, 4096)).explained();
+    race(zeros(4096), zeros(4096)).anomalous(Kind::LostByte, Oracle::Bytes);
+    race(signed(1, 0, 4096), signed(2, 0, 4096)).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn truncation_zeroes_and_growth_shows_zeros() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: ftruncate(f0, 100)
+t0: ftruncate(f0, 8K)
+t0: pread(f0, 0, anon, 16K)";
+    let script = |n, runs| {
+        Script::new("xfs", text)
+            .open(0, 1)
+            .ok(1, &[0], 8192)
+            .ok(2, &[0], 0)
+            .ok(3, &[0], 0)
+            .call(4, &[0], n, read(runs))
+    };
+    script(8192, vec![signed(1, 0, 100), zeros(8092)]).explained();
+    script(8192, vec![signed(1, 0, 8192)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+    script(8191, vec![signed(1, 0, 100), zeros(8091)]).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
+fn collapse_shifts_by_its_length_and_not_by_a_block_more() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: fallocate(f0, COLLAPSE_RANGE, 4K, 4K)
+t0: pread(f0, 0, anon, 16K)";
+    let script = |runs| {
+        Script::new("ext4", text)
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .call(3, &[0], 12288, read(runs))
+    };
+    script(vec![signed(1, 0, 4096), signed(1, 8192, 8192)]).explained();
+    script(vec![signed(1, 0, 4096), signed(1, 4096, 8192)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn a_clone_is_a_snapshot() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: ficlone(f1, f0)
+t0: pwrite(f0, 0, anon, 4K)
+t0: pread(f1, 0, anon, 8K)";
+    let script = |runs| {
+        Script::new("xfs-dax", text)
+            .open(0, 1)
+            .open(1, 2)
+            .ok(2, &[0], 8192)
+            .ok(3, &[1, 0], 0)
+            .ok(4, &[0], 4096)
+            .call(5, &[1], 8192, read(runs))
+    };
+    script(vec![signed(2, 0, 8192)]).explained();
+    script(vec![signed(4, 0, 4096), signed(2, 4096, 4096)]).anomalous(Kind::ForeignByte, Oracle::Leak);
+}
+
+#[test]
+fn a_load_past_the_end_gets_sigbus_there_and_nowhere_else() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 100)
+t0: m0 = mmap(f0, 0, 8K, R, SHARED)
+t0: load(m0+4088, 16)";
+    let script = |n, payload| {
+        Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 100)
+            .ok(2, &[0], 0)
+            .call(3, &[2], n, payload)
+    };
+    script(8, fault(vec![zeros(8)], 7, 2, 4096)).explained();
+    script(16, read(vec![zeros(16)])).anomalous(Kind::MissingSignal, Oracle::Signals);
+    script(8, fault(vec![zeros(8)], 7, 2, 8192)).anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+    script(8, fault(vec![zeros(8)], 7, 4, 4096)).anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+    script(0, fault(vec![], 7, 2, 4088)).anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+}
+
+#[test]
+fn what_must_be_refused_may_not_succeed_and_the_other_way_round() {
+    let text = "t0: f0 = open(\"a\", RDONLY|CREAT)
+t0: pwrite(f0, 0, anon, 8)";
+    Script::new("ext4", text).open(0, 1).fails(1, &[0], 9).explained();
+    Script::new("ext4", text).open(0, 1).fails(1, &[0], 22).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    Script::new("ext4", text).open(0, 1).ok(1, &[0], 8).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+#[test]
+fn a_link_orders_what_real_time_does_not() {
+    let text = "t0: r0 = io_uring_setup(8)
+t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K) (r0, link)
+t0: pread(f0, 0, anon, 4K) (r0)";
+    let script = |n, runs| {
+        Script::new("xfs", text)
+            .ok(0, &[], 0)
+            .open(1, 1)
+            .inv(2, &[1, 0])
+            .inv(3, &[1, 0])
+            .ret(2, Ok(4096), Payload::None)
+            .ret(3, Ok(n), read(runs))
+    };
+    script(4096, vec![signed(2, 0, 4096)]).explained();
+    script(4096, vec![zeros(4096)]).anomalous(Kind::BrokenOrder, Oracle::Order);
+}
+
+#[test]
+fn a_private_store_copies_its_page_and_stays_private() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: store(m0+0, 8)
+t0: pwrite(f0, 0, anon, 8K)
+t0: load(m0+0, 8192)
+t0: pread(f0, 0, anon, 8K)";
+    let script = |load: Vec<Run>, file: Vec<Run>| {
+        Script::new("ext4-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 8192)
+            .ok(2, &[0], 0)
+            .call(3, &[2], 8, Payload::Store { fault: None })
+            .ok(4, &[0], 8192)
+            .call(5, &[2], 8192, read(load))
+            .call(6, &[0], 8192, read(file))
+    };
+    let mine = vec![signed(3, 0, 8), signed(1, 8, 4088), signed(4, 4096, 4096)];
+    script(mine.clone(), vec![signed(4, 0, 8192)]).explained();
+    script(mine, vec![signed(3, 0, 8), signed(4, 8, 8184)]).anomalous(Kind::ForeignByte, Oracle::Leak);
+    let seen_through = vec![signed(3, 0, 8), signed(4, 8, 8184)];
+    script(seen_through, vec![signed(4, 0, 8192)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn a_direct_write_may_lose_only_to_what_raced_with_it() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT|DIRECT)
+t0: f1 = open(\"a\", RDWR)
+t0: pwrite(f1, 0, anon, 4K)
+t0: pwrite(f0, 0, anon, 4K) &
+t1: pwrite(f1, 0, anon, 8)
+t0: pread(f1, 0, anon, 4K)";
+    let script = |racing: bool| {
+        let script = Script::new("xfs", text).open(0, 1).open(1, 1).ok(2, &[1], 4096);
+        let script = if racing {
+            script
+                .inv(3, &[0])
+                .inv(4, &[1])
+                .ret(3, Ok(4096), Payload::None)
+                .ret(4, Ok(8), Payload::None)
+        } else {
+            script.ok(4, &[1], 8).ok(3, &[0], 4096)
+        };
+        script.call(5, &[1], 4096, read(vec![signed(4, 0, 8), signed(2, 8, 4088)]))
+    };
+    script(true).explained();
+    script(false).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn a_page_in_a_pipe_may_change_with_its_file_where_it_is_shared() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: p0 = pipe()
+t0: splice(f0, 0, p0, 4K)
+t0: pwrite(f0, 0, anon, 4K)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: splice(p0, f1, 0, 4K)
+t0: pread(f1, 0, anon, 4K)";
+    let script = |home, runs| {
+        Script::new(home, text)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[], 0)
+            .ok(3, &[0, 2], 4096)
+            .ok(4, &[0], 4096)
+            .open(5, 2)
+            .ok(6, &[2, 5], 4096)
+            .call(7, &[5], 4096, read(runs))
+    };
+    script("ext4", vec![signed(1, 0, 4096)]).explained();
+    script("ext4", vec![signed(4, 0, 4096)]).explained();
+    script("ext4-dax", vec![signed(1, 0, 4096)]).explained();
+    script("ext4-dax", vec![signed(4, 0, 4096)]).anomalous(Kind::ForeignByte, Oracle::Leak);
+}
+
+#[test]
+fn a_wait_needs_a_reason() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: p0 = pipe()
+t0: splice(f0, 0, p0, 4K)
+t1: splice(p0, f0, 0, 4K)";
+    let script = |filled: bool| {
+        let script = Script::new("ext4-dax", text).open(0, 1).ok(1, &[0], 4096).ok(2, &[], 0);
+        let script = if filled { script.ok(3, &[0, 2], 4096) } else { script };
+        script.inv(4, &[2, 0]).ret(4, Ok(0), Payload::None).end(&[4])
+    };
+    script(false).explained();
+    script(true).anomalous(Kind::UnexplainedWait, Oracle::Liveness);
+}
+
+#[test]
+fn the_media_hold_what_was_read() {
+    let script = |media| {
+        write_read(vec![signed(2, 0, 4096)])
+            .end(&[])
+            .last(ReadPath::Read, 1, vec![signed(2, 0, 4096)])
+            .last(ReadPath::Media, 1, media)
+    };
+    script(vec![signed(2, 0, 4096)]).explained();
+    script(vec![signed(1, 0, 4096)]).anomalous(Kind::StaleByte, Oracle::Media);
+}
+
+#[test]
+fn a_name_leads_to_the_file_it_was_given_to() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: rename(\"a\", \"b\")
+t0: f2 = open(\"b\", RDWR)";
+    let script = |ino| Script::new("xfs", text).open(0, 1).open(1, 2).ok(2, &[], 0).open(3, ino);
+    script(1).explained();
+    script(2).anomalous(Kind::WrongResult, Oracle::Errnos);
+}
