@@ -187,7 +187,7 @@ t0: pread(f0, 0, anon, 8K)";
     script(mine.clone(), vec![signed(4, 0, 8192)]).explained();
     script(mine, vec![signed(3, 0, 8), signed(4, 8, 8184)]).anomalous(Kind::ForeignByte, Oracle::Leak);
     let seen_through = vec![signed(3, 0, 8), signed(4, 8, 8184)];
-    script(seen_through, vec![signed(4, 0, 8192)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+    script(seen_through, vec![signed(4, 0, 8192)]).anomalous(Kind::ForeignByte, Oracle::Leak);
 }
 
 #[test]

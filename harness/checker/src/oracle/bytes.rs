@@ -125,7 +125,12 @@ pub fn report(
     let explained_by_race = compare(&racing, world.run, wrong.at, std::slice::from_ref(&wrong.seen)).is_none();
     let owner = world.owner[obj.0 as usize];
     let place = match owner {
-        Some(file) => format!("{}+{:#x}", file_name(world, file), wrong.at),
+        Some(file) if world.files[file].obj == obj => {
+            format!("{}+{:#x}", file_name(world, file), wrong.at)
+        }
+        Some(file) => {
+            format!("offset {:#x} of a private mapping of {}", wrong.at, file_name(world, file))
+        }
         None => format!("byte {:#x} of the pipe's stream", wrong.at),
     };
     let (kind, oracle, whose) = if explained_by_race {
