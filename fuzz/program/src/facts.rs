@@ -189,15 +189,16 @@ impl Call {
 
     /// The buffers with their lengths, in the order of the text form.
     pub fn buffers(&self) -> impl Iterator<Item = (Buf, u64)> + '_ {
-        let (one, many): (Option<(Buf, u64)>, &[(Buf, u64)]) = match self {
-            Call::Pread { buf, len, .. } | Call::Pwrite { buf, len, .. } => {
-                (Some((*buf, *len)), &[])
-            }
+        let one = match self {
+            Call::Pread { buf, len, .. } | Call::Pwrite { buf, len, .. } => Some((*buf, *len)),
+            _ => None,
+        };
+        let many: &[(Buf, u64)] = match self {
             Call::Preadv { iov, .. }
             | Call::Pwritev { iov, .. }
             | Call::Readv { iov, .. }
-            | Call::Writev { iov, .. } => (None, iov),
-            _ => (None, &[]),
+            | Call::Writev { iov, .. } => iov,
+            _ => &[],
         };
         one.into_iter().chain(many.iter().copied())
     }

@@ -39,7 +39,7 @@ impl Program {
 }
 
 /// Wraps everything that needs no look at other lines.
-fn bound_line(line: &mut Line) {
+pub(crate) fn bound_line(line: &mut Line) {
     line.lane = bound_lane(line.lane);
     line.delay_us %= DELAY_US_MAX + 1;
     line.detached &= line.call.kind().can_detach();

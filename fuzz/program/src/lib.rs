@@ -7,9 +7,14 @@ mod args;
 mod call;
 mod facts;
 mod fixup;
+mod generate;
+mod mutate;
 mod outline;
 mod resource;
 mod text;
+
+#[cfg(test)]
+mod tests;
 
 pub use call::*;
 pub use facts::*;

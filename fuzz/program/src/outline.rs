@@ -300,7 +300,7 @@ impl Outline {
         let end = offset.saturating_add(len);
         let Some(file) = file.filter(OpenFile::can_write) else { return };
         let size = &mut self.inodes[file.inode].size;
-        let whole_pages = offset % PAGE == 0 && len % PAGE == 0;
+        let whole_pages = offset.is_multiple_of(PAGE) && len.is_multiple_of(PAGE);
         match mode {
             FallocateMode::Allocate | FallocateMode::ZeroRange => *size = (*size).max(end),
             FallocateMode::CollapseRange if whole_pages && end < *size => *size -= len,
