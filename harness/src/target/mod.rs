@@ -2,6 +2,7 @@
 //!
 //! A target turns programs into histories. Its own trouble is a `TargetError` and never looks like a finding.
 
+pub mod fake;
 pub mod qemu;
 
 use history::History;

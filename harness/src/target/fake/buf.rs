@@ -1,0 +1,176 @@
+//! What a call copies from or to: anonymous memory, mappings, or pieces of pages in a pipe.
+//!
+//! Copies stop at the first byte that cannot be reached, as copy_from_user and copy_to_user do.
+
+use super::block::PAGE;
+use super::mapping::MapRef;
+use super::pipe::Piece;
+use super::rw::SECTOR;
+use super::world::World;
+use history::Bytes;
+
+/// One segment.
+pub(super) enum Seg {
+    /// Memory of the call's own.
+    Anon {
+        /// Its bytes.
+        data: Vec<u8>,
+        /// Offset of its first byte from a page boundary.
+        align: u64,
+        /// Bytes that were written to, from the start.
+        touched: usize,
+    },
+    /// Part of a mapping.
+    Map {
+        /// Which.
+        map: MapRef,
+        /// Where in it.
+        offset: u64,
+        /// Length in bytes.
+        len: usize,
+    },
+    /// Part of a pipe's page.
+    Piece(Piece),
+}
+
+impl Seg {
+    fn len(&self) -> usize {
+        match self {
+            Seg::Anon { data, .. } => data.len(),
+            Seg::Map { len, .. } => *len,
+            Seg::Piece(piece) => piece.len,
+        }
+    }
+
+    fn is_misaligned(&self) -> bool {
+        let start = match self {
+            Seg::Anon { align, .. } => *align,
+            Seg::Map { offset, .. } => *offset,
+            Seg::Piece(piece) => piece.from as u64,
+        };
+        start % SECTOR != 0 || self.len() as u64 % SECTOR != 0
+    }
+}
+
+/// Segments, and how far a call has come in them.
+pub(super) struct Memory {
+    /// The segments.
+    pub segs: Vec<Seg>,
+    seg: usize,
+    at: usize,
+}
+
+impl Memory {
+    /// From its start.
+    pub fn new(segs: Vec<Seg>) -> Memory {
+        Memory { segs, seg: 0, at: 0 }
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> u64 {
+        self.segs.iter().map(|s| s.len() as u64).sum()
+    }
+
+    /// Whether O_DIRECT must refuse it.
+    pub fn is_misaligned(&self) -> bool {
+        self.segs.iter().any(Seg::is_misaligned)
+    }
+
+    /// Goes on without copying.
+    pub fn pass(&mut self, mut n: usize) {
+        while n > 0 && self.seg < self.segs.len() {
+            let step = n.min(self.segs[self.seg].len() - self.at);
+            self.advance(step);
+            n -= step;
+        }
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.at += n;
+        while self.seg < self.segs.len() && self.at >= self.segs[self.seg].len() {
+            self.seg += 1;
+            self.at = 0;
+        }
+    }
+
+    /// Copies to user memory; how many bytes arrived.
+    pub fn fill(&mut self, w: &mut World, mut bytes: &[u8]) -> usize {
+        let mut done = 0;
+        while !bytes.is_empty() && self.seg < self.segs.len() {
+            let at = self.at;
+            let n = match &mut self.segs[self.seg] {
+                Seg::Anon { data, touched, .. } => {
+                    let n = bytes.len().min(data.len() - at);
+                    data[at..at + n].copy_from_slice(&bytes[..n]);
+                    *touched = (*touched).max(at + n);
+                    n
+                }
+                Seg::Map { map, offset, len } => {
+                    let from = *offset + at as u64;
+                    let n = bytes.len().min(*len - at).min((PAGE - from % PAGE) as usize);
+                    if map.store(w, from, &bytes[..n]).is_err() {
+                        return done;
+                    }
+                    n
+                }
+                Seg::Piece(_) => return done,
+            };
+            self.advance(n);
+            bytes = &bytes[n..];
+            done += n;
+        }
+        done
+    }
+
+    /// Copies from user memory; how many bytes could be had.
+    pub fn fetch(&mut self, w: &mut World, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < out.len() && self.seg < self.segs.len() {
+            let at = self.at;
+            let rest = &mut out[done..];
+            let n = match &self.segs[self.seg] {
+                Seg::Anon { data, .. } => {
+                    let n = rest.len().min(data.len() - at);
+                    rest[..n].copy_from_slice(&data[at..at + n]);
+                    n
+                }
+                Seg::Map { map, offset, len } => {
+                    let from = *offset + at as u64;
+                    let start = (from % PAGE) as usize;
+                    let n = rest.len().min(*len - at).min(PAGE as usize - start);
+                    match map.load(w, from) {
+                        Ok(page) => rest[..n].copy_from_slice(&page[start..start + n]),
+                        Err(_) => return done,
+                    }
+                    n
+                }
+                Seg::Piece(piece) => {
+                    let n = rest.len().min(piece.len - at);
+                    let page = piece.page(w);
+                    rest[..n].copy_from_slice(&page[piece.from + at..piece.from + at + n]);
+                    n
+                }
+            };
+            self.advance(n);
+            done += n;
+        }
+        done
+    }
+
+    /// What arrived in anonymous memory of the first `count` bytes, and whether nothing was written behind them; `None` without
+    /// anonymous memory.
+    pub fn report(&self, count: u64) -> Option<(Bytes, bool)> {
+        let (mut data, mut intact, mut any) = (Vec::new(), true, false);
+        let mut left = count as usize;
+        for seg in &self.segs {
+            let n = left.min(seg.len());
+            left -= n;
+            if let Seg::Anon { data: bytes, touched, .. } = seg {
+                any = true;
+                intact &= *touched <= n;
+                data.extend_from_slice(&bytes[..n]);
+            }
+        }
+        any.then(|| (Bytes::encode(&data), intact))
+    }
+}
