@@ -37,13 +37,23 @@ fn base_weight(kind: CallKind) -> u32 {
     use CallKind as K;
     match kind {
         K::Pread | K::Pwrite => 12,
-        K::Load | K::Store | K::Fallocate => 10,
-        K::Mmap | K::Ftruncate => 6,
+        K::Load | K::Store => 16,
+        K::Fallocate => 10,
+        K::Mmap | K::Ftruncate => 5,
         K::Preadv | K::Pwritev | K::Readv | K::Writev | K::Madvise | K::CopyFileRange => 4,
         K::SpliceToPipe | K::SpliceFromPipe | K::Ficlonerange | K::Msync | K::Fsync => 4,
-        K::Open | K::Munmap | K::Mremap | K::Mprotect | K::Truncate | K::Fdatasync => 3,
+        K::Open | K::Truncate | K::Fdatasync => 3,
         K::Ficlone | K::Fideduperange | K::Sendfile | K::SyncFileRange => 3,
-        K::Unlink | K::Rename | K::Link | K::Lseek | K::DropCaches | K::Close | K::Dup => 2,
+        K::Munmap
+        | K::Mremap
+        | K::Mprotect
+        | K::Unlink
+        | K::Rename
+        | K::Link
+        | K::Lseek
+        | K::DropCaches
+        | K::Close
+        | K::Dup => 2,
         K::Syncfs | K::Statx | K::Fiemap => 1,
         K::Pipe | K::Fork | K::Exit | K::IoUringSetup | K::Wait => 0,
     }

@@ -75,7 +75,7 @@ fn flags_are_known_and_stand_once() {
     assert_snapshot!(error_of("t0: mprotect(m0, WR)"), @r#"line 3, column 18: expected NONE, R, W or RW, found "WR""#);
     assert_snapshot!(error_of("t0: msync(m0+0, 4K, SYNC|SYNC)"), @r#"line 3, column 26: expected another flag, found "SYNC""#);
     assert_snapshot!(error_of("t0: fsync(f0) (link)"), @r#"line 3, column 16: expected a ring slot (r0 to r1) or `delay`, found "link""#);
-    assert_snapshot!(error_of("t0: fsync(f0) (r0, link, link)"), @r#"line 3, column 26: expected drain, async or hardlink or `delay`, found "link""#);
+    assert_snapshot!(error_of("t0: fsync(f0) (r0, link, link)"), @r#"line 3, column 26: expected drain, async, hardlink or `delay`, found "link""#);
 }
 
 #[test]

@@ -409,10 +409,10 @@ fn parse_attributes(cursor: &mut Cursor, line: &mut Line) -> Result<(), ParseErr
             line.delay_us = parse_delay(cursor)?;
         } else if let Some(via) = &mut line.via {
             let left = unset(SqeFlags::NAMES, |flag| via.flags.has(flag));
-            let (_, flag) = left
-                .iter()
-                .find(|(name, _)| *name == word)
-                .ok_or_else(|| cursor.error_at(at, format!("{} or `delay`", one_of(&left))))?;
+            let (_, flag) = left.iter().find(|(name, _)| *name == word).ok_or_else(|| {
+                let names: Vec<&str> = left.iter().map(|(name, _)| *name).collect();
+                cursor.error_at(at, format!("{} or `delay`", names.join(", ")))
+            })?;
             via.flags = via.flags.with(*flag);
         } else {
             let ring =
