@@ -1,0 +1,122 @@
+//! A judge: takes complete runs from its worker's queue, asks the checker and hands finds to the store.
+//!
+//! Runs beside the guest, so that judging costs the guest nothing as long as the queue has room. Does not judge by itself.
+
+use crate::campaign::{End, Note, Shared, words};
+use crate::report::{Find, Origin, Signature, headline, timeline};
+use crate::target::{Done, TargetInfo};
+use checker::{Policy, Verdict};
+use history::Event;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::time::Instant;
+
+/// Runs that wait for a judge: some batches, so that the many histories at the end of one do not stop the next.
+const QUEUE_MAX: usize = 256;
+
+/// A run to be judged.
+pub struct Job {
+    /// Its number in the campaign.
+    pub number: Option<u64>,
+    /// The run.
+    pub done: Done,
+    /// Who ran it.
+    pub info: TargetInfo,
+}
+
+/// The queue between a worker and its judge.
+pub fn queue() -> (SyncSender<Job>, Receiver<Job>) {
+    sync_channel(QUEUE_MAX)
+}
+
+/// Judges until the worker has ended and the queue is empty.
+pub fn run(shared: &Shared, notes: &Sender<Note>, id: usize, queue: &Receiver<Job>) {
+    for job in queue {
+        let policy = Policy::for_release(&job.info.release);
+        let begun = Instant::now();
+        let check =
+            AssertUnwindSafe(|| checker::check(&job.done.program, &job.done.history, &policy));
+        let verdict = match catch_unwind(check) {
+            Ok(verdict) => verdict,
+            Err(panic) => {
+                // What broke the checker is worth more than anything else in this campaign.
+                let find = find(shared, id, &job, policy.name, Vec::new());
+                let place = match shared.store.save(&find) {
+                    Ok(folder) => format!("the history is in {}", folder.display()),
+                    Err(error) => error.to_string(),
+                };
+                let what = format!("the checker panicked: {}; {place}", words(&*panic));
+                return shared.end(End::Internal(what));
+            }
+        };
+        let judge_ns = begun.elapsed().as_nanos() as u64;
+        if !count(shared, notes, id, &job, &policy, verdict, judge_ns) {
+            return;
+        }
+    }
+}
+
+/// Counts a verdict and saves what is new; returns whether the campaign can go on.
+fn count(
+    shared: &Shared,
+    notes: &Sender<Note>,
+    id: usize,
+    job: &Job,
+    policy: &Policy,
+    verdict: Verdict,
+    judge_ns: u64,
+) -> bool {
+    let events = &job.done.history.events;
+    let calls = events.iter().filter(|e| matches!(e, Event::Invoke { .. })).count() as u64;
+    let mut ledger = shared.ledger();
+    ledger.judged(id, calls, events.len() as u64, judge_ns, &verdict);
+    let headline = headline(&verdict);
+    let Verdict::Anomalous(anomalies) = verdict else { return true };
+
+    let mut seen = BTreeMap::new();
+    for anomaly in &anomalies {
+        let signature = Signature::new(anomaly, &job.done.program, &job.done.history);
+        seen.entry(signature).or_insert_with(|| timeline::printable(&anomaly.to_string()));
+    }
+    if !ledger.wanted(&seen) {
+        return true;
+    }
+    // Saving is rare and bounded; the lock is given back, so that the display goes on meanwhile.
+    drop(ledger);
+    let find = find(shared, id, job, policy.name, anomalies);
+    match shared.store.save(&find) {
+        Ok(folder) => {
+            let relative = folder.strip_prefix(shared.store.dir()).unwrap_or(&folder);
+            shared.ledger().kept(&seen, relative);
+            let _ = notes.send(Note::Found(headline, folder));
+            true
+        }
+        Err(error) => {
+            shared.end(End::Report(error));
+            false
+        }
+    }
+}
+
+fn find(
+    shared: &Shared,
+    id: usize,
+    job: &Job,
+    policy: &str,
+    anomalies: Vec<checker::Anomaly>,
+) -> Find {
+    Find {
+        program: job.done.program.clone(),
+        history: job.done.history.clone(),
+        anomalies,
+        console: job.done.console.clone(),
+        info: job.info.clone(),
+        provenance: shared.config.workers[id].clone(),
+        origin: match job.number {
+            Some(number) => Origin::Generated { seed: shared.config.seed, number },
+            None => Origin::File("a program that the target changed".into()),
+        },
+        policy: policy.to_string(),
+    }
+}

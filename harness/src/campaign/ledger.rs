@@ -1,0 +1,193 @@
+//! The ledger: everything that a campaign counts, in one place behind one lock.
+//!
+//! Does no I/O. Its maps are ordered, so that equal campaigns give equal reports.
+
+use crate::campaign::Config;
+use crate::report::{
+    Report, SCHEMA, Signature, SignatureReport, Store, TargetReport, Totals, clock,
+};
+use crate::target::TargetInfo;
+use checker::{AnomalyKind, Verdict};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Examples of one signature that are kept in full: a second and a third show what the first has by accident.
+const KEPT_PER_SIGNATURE_MAX: usize = 3;
+/// Finds that are kept in full over all signatures: a kernel that is wrong everywhere must not fill the disk (a find takes some
+/// 100 KiB).
+const KEPT_MAX: usize = 300;
+/// Numbers of lost programs that are remembered.
+const LOST_MAX: usize = 32;
+
+/// What is known about a signature.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    count: u64,
+    example: String,
+    /// Examples that are being saved or have been.
+    wanted: usize,
+    folders: Vec<PathBuf>,
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Ledger {
+    /// The campaign as a whole.
+    pub totals: Totals,
+    /// One entry a worker.
+    pub targets: Vec<TargetReport>,
+    was_ready: Vec<bool>,
+    started: SystemTime,
+    entries: BTreeMap<Signature, Entry>,
+    kept: usize,
+    lost: Vec<u64>,
+}
+
+/// What a display needs, as of now.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Time since the first guest was ready; 0 before.
+    pub seconds: f64,
+    /// The counts.
+    pub totals: Totals,
+    /// The workers' targets.
+    pub targets: Vec<TargetReport>,
+    /// Anomalous programs by kind.
+    pub kinds: BTreeMap<AnomalyKind, u64>,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(started: SystemTime, workers: usize) -> Ledger {
+        Ledger {
+            totals: Totals::default(),
+            targets: vec![TargetReport::default(); workers],
+            was_ready: vec![false; workers],
+            started,
+            entries: BTreeMap::new(),
+            kept: 0,
+            lost: Vec::new(),
+        }
+    }
+
+    /// Notes that a worker's target is ready.
+    pub fn ready(&mut self, id: usize, info: TargetInfo) {
+        self.targets[id].info = info;
+        self.was_ready[id] = true;
+    }
+
+    /// Whether a worker ever had a target that was ready.
+    pub fn was_ready(&self, id: usize) -> bool {
+        self.was_ready[id]
+    }
+
+    /// Notes programs that the target did not bring back.
+    pub fn lose(&mut self, numbers: impl Iterator<Item = u64>) {
+        for number in numbers {
+            self.totals.lost += 1;
+            if self.lost.len() < LOST_MAX {
+                self.lost.push(number);
+            }
+        }
+    }
+
+    /// Counts one verdict.
+    pub fn judged(&mut self, id: usize, calls: u64, events: u64, judge_ns: u64, verdict: &Verdict) {
+        let totals = &mut self.totals;
+        totals.judged += 1;
+        totals.calls += calls;
+        totals.events += events;
+        totals.judge_ns += judge_ns;
+        self.targets[id].judged += 1;
+        self.targets[id].calls += calls;
+        match verdict {
+            Verdict::Explained => totals.explained += 1,
+            Verdict::Anomalous(_) => totals.anomalous += 1,
+            Verdict::Inconclusive(reason) => {
+                totals.inconclusive += 1;
+                *totals.reasons.entry(*reason).or_default() += 1;
+            }
+        }
+    }
+
+    /// Counts the signatures of one anomalous run, each with its sentence, and says whether it shall be kept in full; then room is set aside for it.
+    pub fn wanted(&mut self, seen: &BTreeMap<Signature, String>) -> bool {
+        let mut new = false;
+        for (signature, sentence) in seen {
+            let entry = self.entries.entry(signature.clone()).or_default();
+            if entry.example.is_empty() {
+                entry.example = sentence.clone();
+            }
+            entry.count += 1;
+            new |= entry.wanted < KEPT_PER_SIGNATURE_MAX;
+        }
+        if !new || self.kept >= KEPT_MAX {
+            return false;
+        }
+        self.kept += 1;
+        for signature in seen.keys() {
+            self.entries.entry(signature.clone()).or_default().wanted += 1;
+        }
+        true
+    }
+
+    /// Notes where a run was saved.
+    pub fn kept(&mut self, seen: &BTreeMap<Signature, String>, folder: &Path) {
+        for signature in seen.keys() {
+            let entry = self.entries.entry(signature.clone()).or_default();
+            if entry.folders.len() < KEPT_PER_SIGNATURE_MAX
+                && !entry.folders.iter().any(|f| f == folder)
+            {
+                entry.folders.push(folder.to_path_buf());
+            }
+        }
+    }
+
+    /// What a display needs.
+    pub fn snapshot(&self, seconds: f64) -> Snapshot {
+        let mut kinds = BTreeMap::new();
+        for (signature, entry) in &self.entries {
+            *kinds.entry(signature.kind).or_default() += entry.count;
+        }
+        let (totals, targets) = (self.totals.clone(), self.targets.clone());
+        Snapshot { seconds, totals, targets, kinds }
+    }
+
+    /// The report as of now.
+    pub fn report(
+        &self,
+        config: &Config,
+        store: &Store,
+        seconds: f64,
+        state: &str,
+        trouble: bool,
+    ) -> Report {
+        let mut anomalies: Vec<SignatureReport> = self
+            .entries
+            .iter()
+            .map(|(signature, entry)| SignatureReport {
+                signature: signature.clone(),
+                count: entry.count,
+                example: entry.example.clone(),
+                folders: entry.folders.clone(),
+            })
+            .collect();
+        anomalies.sort_by_key(|anomaly| std::cmp::Reverse(anomaly.count));
+        Report {
+            schema: SCHEMA,
+            pinfuzz: env!("CARGO_PKG_VERSION").into(),
+            started: clock::rfc3339(self.started),
+            seconds,
+            seed: config.seed,
+            images: config.homes.iter().map(|home| home.name().to_string()).collect(),
+            state: state.into(),
+            trouble,
+            totals: self.totals.clone(),
+            targets: self.targets.clone(),
+            anomalies,
+            lost: self.lost.clone(),
+            dir: store.dir().to_path_buf(),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Reports: what a run found, in words and as data, saved so that nothing is ever half there.
+//!
+//! Does not run or judge anything. `store` writes, `find` is one find's folder, `summary` is the whole run, `timeline` shows a
+//! history, `signature` says which anomalies are counted together.
+
+pub mod clock;
+pub mod errno;
+mod find;
+pub mod record;
+mod signature;
+mod store;
+mod summary;
+pub mod timeline;
+
+pub use find::{Find, Origin, Provenance, explain, headline};
+pub use signature::{Signature, oracle_name, slug};
+pub use store::{Store, hash, write_atomically};
+pub use summary::{Report, SCHEMA, SignatureReport, TargetReport, Totals, share};
+
+use std::path::PathBuf;
+
+/// A report could not be written: a full disk, a folder that may not be written to.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {source}", path.display())]
+pub struct ReportError {
+    /// What was being written.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: std::io::Error,
+}
+
+impl ReportError {
+    fn new(path: impl Into<PathBuf>, source: std::io::Error) -> ReportError {
+        ReportError { path: path.into(), source }
+    }
+}

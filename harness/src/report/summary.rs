@@ -1,0 +1,191 @@
+//! The report of a whole run: `report.json` for programs and `report.txt` for people.
+//!
+//! The fields are documented in `reports/schema.md`; any change of them bumps `SCHEMA`. Does not hold finds, only where they are.
+
+use crate::report::{Signature, clock};
+use crate::target::{TargetInfo, TargetStats};
+use checker::Reason;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Version of `report.json` and `target.json`.
+pub const SCHEMA: u32 = 1;
+
+/// What was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Programs drawn from the seed.
+    pub drawn: u64,
+    /// Programs whose history was judged: the sum of the next three.
+    pub judged: u64,
+    /// Of these, explained.
+    pub explained: u64,
+    /// Of these, inconclusive.
+    pub inconclusive: u64,
+    /// Of these, anomalous.
+    pub anomalous: u64,
+    /// Programs that were drawn and whose history never came (infrastructure trouble, or an interrupted batch).
+    pub lost: u64,
+    /// Calls in the judged histories.
+    pub calls: u64,
+    /// Events in the judged histories.
+    pub events: u64,
+    /// Times that a target was started again after infrastructure trouble.
+    pub retries: u64,
+    /// Host nanoseconds spent in the checker.
+    pub judge_ns: u64,
+    /// Inconclusive verdicts by reason.
+    pub reasons: BTreeMap<Reason, u64>,
+}
+
+/// One kind of anomaly, how often it was seen, and where the kept examples are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SignatureReport {
+    /// What is counted together.
+    #[serde(flatten)]
+    pub signature: Signature,
+    /// How many programs showed it.
+    pub count: u64,
+    /// The first sentence of its first example.
+    pub example: String,
+    /// Folders of the examples kept in full, relative to the run's folder.
+    pub folders: Vec<PathBuf>,
+}
+
+/// A worker's target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TargetReport {
+    /// What it is.
+    pub info: TargetInfo,
+    /// What it did, all its incarnations together.
+    pub stats: TargetStats,
+    /// Programs that were judged.
+    pub judged: u64,
+    /// Calls in them.
+    pub calls: u64,
+}
+
+/// A run as a whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Version of this structure.
+    pub schema: u32,
+    /// Version of pinfuzz.
+    pub pinfuzz: String,
+    /// When the run began, UTC.
+    pub started: String,
+    /// Time since the first guest was ready.
+    pub seconds: f64,
+    /// The campaign's seed: the same seed gives the same programs.
+    pub seed: u64,
+    /// Home mounts, in the order in which programs take turns.
+    pub images: Vec<String>,
+    /// `running`, or why the run ended.
+    pub state: String,
+    /// Whether it ended because of trouble with machinery; what was judged before counts all the same.
+    pub trouble: bool,
+    /// What was counted.
+    pub totals: Totals,
+    /// One entry a worker.
+    pub targets: Vec<TargetReport>,
+    /// Anomalies, the most frequent first.
+    pub anomalies: Vec<SignatureReport>,
+    /// Numbers of the first programs that were lost.
+    pub lost: Vec<u64>,
+    /// The run's folder.
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+impl Report {
+    /// `report.json`.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("plain data serializes");
+        text.push('\n');
+        text
+    }
+
+    /// The summary that ends a campaign: what was judged on which kernel, what was found, where it is and what to do next.
+    pub fn to_text(&self) -> String {
+        let t = &self.totals;
+        let mut text = String::new();
+        let elapsed =
+            clock::duration(Duration::try_from_secs_f64(self.seconds).unwrap_or_default());
+        let _ = writeln!(
+            text,
+            "judged {} programs, {} calls in {elapsed} (seed {:#x}): {} explained, {} inconclusive, {} anomalous",
+            t.judged, t.calls, self.seed, t.explained, t.inconclusive, t.anomalous
+        );
+        let _ = writeln!(text, "ended: {}", self.state);
+        for target in &self.targets {
+            let TargetInfo { kernel, release, accel, mode, .. } = &target.info;
+            if release.is_empty() {
+                continue;
+            }
+            let _ = writeln!(
+                text,
+                "kernel {release} ({kernel}, {accel}, {mode}): {} programs, {} calls, {} in kernel calls, {} resets ({} after it went down), {} media checks",
+                target.judged,
+                target.calls,
+                share(&target.stats),
+                target.stats.resets,
+                target.stats.resets_down,
+                target.stats.media_checks
+            );
+        }
+        if !t.reasons.is_empty() {
+            let reasons: Vec<_> = t.reasons.iter().map(|(r, n)| format!("{r:?} {n}")).collect();
+            let _ = writeln!(text, "inconclusive: {}", reasons.join(", "));
+        }
+        if t.lost > 0 {
+            let _ = writeln!(
+                text,
+                "lost: {} programs whose history never came (not judged; {} retries)",
+                t.lost, t.retries
+            );
+        }
+        self.write_anomalies(&mut text);
+        let _ = writeln!(text, "report: {}", self.dir.display());
+        let _ = writeln!(text, "next: {}", self.next());
+        text
+    }
+
+    fn write_anomalies(&self, text: &mut String) {
+        for anomaly in &self.anomalies {
+            let _ = writeln!(text, "{:>6} x {}", anomaly.count, anomaly.signature);
+            let _ = writeln!(text, "         {}", anomaly.example);
+            for folder in &anomaly.folders {
+                let _ = writeln!(text, "         {}", self.dir.join(folder).display());
+            }
+        }
+    }
+
+    fn next(&self) -> String {
+        let first = self.anomalies.iter().find_map(|anomaly| anomaly.folders.first());
+        match first {
+            Some(folder) => {
+                let folder = self.dir.join(folder);
+                format!(
+                    "read {0}/verdict.txt, then run `pinfuzz repro {0}` to see how often it happens again",
+                    folder.display()
+                )
+            }
+            None if self.trouble => "`pinfuzz doctor` checks this machine".into(),
+            None if self.totals.judged == 0 => {
+                "nothing was judged, so nothing is known: give it more time with `--time 10m`".into()
+            }
+            None => "nothing found: run longer (`--time 1h`), with another `--seed`, or on another `--kernel`".into(),
+        }
+    }
+}
+
+/// The share of guest time that was spent inside kernel calls, such as `43%`.
+pub fn share(stats: &TargetStats) -> String {
+    match stats.kernel_ns.saturating_mul(100).checked_div(stats.busy_ns) {
+        Some(percent) => format!("{}%", percent.min(100)),
+        None => "-".into(),
+    }
+}
