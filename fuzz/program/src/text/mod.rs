@@ -9,6 +9,7 @@
 //! ```
 //! Printing is canonical. Parsing keeps what was written and does not repair it: that is `fixup`'s work.
 
+mod cursor;
 mod parse;
 mod print;
 
