@@ -66,7 +66,8 @@ impl<'a> Memory<'a> {
 
     /// Writes a text field of the header page, cut to its size.
     pub fn put_text(self, at: u64, text: &str) {
-        let text = &text.as_bytes()[..text.floor_char_boundary(TEXT_MAX)];
+        let cut = (0..=text.len().min(TEXT_MAX)).rev().find(|at| text.is_char_boundary(*at));
+        let text = &text.as_bytes()[..cut.unwrap_or(0)];
         self.put_bytes(at + 4, text);
         self.word(at).store(text.len() as u32, Ordering::Release);
     }

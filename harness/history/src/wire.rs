@@ -15,7 +15,7 @@ use program::{CallId, LINES_MAX, Program};
 use serde::{Deserialize, Serialize};
 
 /// First word of the header page, set by the host before the guest starts.
-pub const MAGIC: u64 = 0x315a_5a46_4e49_50; // "PINFZZ1"
+pub const MAGIC: u64 = 0x0031_5a5a_464e_4950; // "PINFZZ1"
 /// Version of this layout and of the postcard encoding of jobs and events. Bump on any change of `Program`, `Job` or `Event`.
 pub const VERSION: u32 = 1;
 /// Size of the header page.

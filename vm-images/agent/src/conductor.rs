@@ -1,0 +1,365 @@
+//! Conducting a program: gives lines to lanes in order, waits where the program says so, notices who is blocked, and ends it all.
+//!
+//! A lane on which a line is blocked keeps its later lines queued. At the end of the program whoever is still blocked is helped: children are
+//! killed, pipes closed and drained, threads interrupted. If that does not suffice, the runner asks to be killed.
+
+use crate::control::{Control, LANES, lane_index, outcome, stage};
+use crate::exec::{LaneState, run_line, serve};
+use crate::look::{Look, ring_standing, standing};
+use crate::record::{now, pid};
+use crate::run::Run;
+use crate::sys::fault::INTERRUPT;
+use crate::sys::{self, Pool};
+use history::SkipReason;
+use program::{Call, THREADS_MAX};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A lane that was found blocked is looked at again after this time, when something waits for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How often a waiting conductor serves rings and children.
+const POLL: Duration = Duration::from_millis(1);
+/// A call that runs, rather than waits, for longer than this is called blocked as well (state R).
+const RUNNING_MAX: Duration = Duration::from_secs(10);
+/// How long each way of helping may take.
+const HELP_MAX: Duration = Duration::from_millis(100);
+/// Stack of a lane: its calls keep their bytes elsewhere.
+const STACK: usize = 256 << 10;
+
+/// The run that the lanes serve.
+type Current = Arc<Mutex<Option<Arc<Run>>>>;
+
+/// Directs the lanes of one runner.
+pub struct Conductor {
+    control: &'static Control,
+    current: Current,
+    pool: Pool,
+    /// Lines reported as blocked.
+    reported: BTreeSet<usize>,
+    /// Lines cut off when their child was killed, and when it died on its own.
+    killed: Vec<usize>,
+    died: Vec<usize>,
+}
+
+impl Conductor {
+    /// Starts the lanes' threads.
+    pub fn new(control: &'static Control) -> std::io::Result<Conductor> {
+        let current = Current::default();
+        for index in 0..usize::from(THREADS_MAX) {
+            let current = current.clone();
+            // What a lane of an earlier runner left does not concern this one.
+            control.lanes[index].finished.set(control.lanes[index].posted.get());
+            std::thread::Builder::new().name(format!("t{index}")).stack_size(STACK).spawn(
+                move || {
+                    let mine = &control.lanes[index];
+                    mine.tid.store(
+                        rustix::thread::gettid().as_raw_nonzero().get() as u32,
+                        Ordering::Release,
+                    );
+                    mine.pid.store(pid(), Ordering::Release);
+                    let run = |lane: &mut LaneState, line: usize| {
+                        let run = current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        if let Some(run) = run {
+                            run_line(&run, lane, line);
+                        }
+                    };
+                    serve(control, &mut LaneState::new(index), run)
+                },
+            )?;
+        }
+        Ok(Conductor {
+            control,
+            current,
+            pool: Pool::default(),
+            reported: BTreeSet::new(),
+            killed: vec![],
+            died: vec![],
+        })
+    }
+
+    /// Runs the program to its End, and removes what it left open. False: the runner must be killed, and the End is not recorded.
+    pub fn conduct(&mut self, run: &Arc<Run>) -> bool {
+        self.reported.clear();
+        self.killed.clear();
+        self.died.clear();
+        for lane in &self.control.lanes[THREADS_MAX.into()..] {
+            lane.pid.store(0, Ordering::Release);
+            lane.finished.set(lane.posted.get());
+        }
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(run.clone());
+        for (line, text) in run.program.lines.iter().enumerate() {
+            self.serve_others(run);
+            if let Call::Wait { lane } = text.call {
+                run.recorder.invoke(line, vec![]);
+                let idle = lane_index(lane).is_none_or(|lane| self.wait_idle(run, lane));
+                let result = Ok(u64::from(!idle));
+                run.recorder
+                    .returned(line, run.recorder.moment(), result, || history::Payload::None);
+                continue;
+            }
+            let Some(lane) = lane_index(text.lane).filter(|lane| self.is_served(run, *lane)) else {
+                run.recorder.skipped(line, SkipReason::NoLane);
+                continue;
+            };
+            self.control.post(lane, line);
+            if !text.detached {
+                self.wait_posted(run, lane);
+            }
+        }
+        if !self.finish(run) {
+            return false;
+        }
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        run.table.clear();
+        true
+    }
+
+    /// Whether somebody serves the lane. A fork that is under way is waited for.
+    fn is_served(&mut self, run: &Run, lane: usize) -> bool {
+        let served = |c: &Control| c.lanes[lane].pid.load(Ordering::Acquire) != 0;
+        if !served(self.control) {
+            let forks = |line: &usize| match run.program.lines[*line].call {
+                Call::Fork { child } => lane_index(program::Lane::Child(child)) == Some(lane),
+                _ => false,
+            };
+            let under_way =
+                |line: &usize| matches!(self.control.stage(*line), stage::QUEUED | stage::INVOKED);
+            let line = (0..run.program.lines.len()).find(|l| forks(l) && under_way(l));
+            if let Some(parent) = line.and_then(|line| lane_index(run.program.lines[line].lane)) {
+                self.wait_posted(run, parent);
+            }
+        }
+        served(self.control)
+    }
+
+    /// Reaps the completions of all rings and the children that have ended.
+    fn serve_others(&mut self, run: &Run) {
+        let rings = run.table.lock().all_rings.clone();
+        for ring in rings {
+            ring.reap(&run.recorder, &mut self.pool);
+        }
+        for lane in THREADS_MAX.into()..LANES {
+            self.reap_child(run, lane);
+        }
+    }
+
+    /// Whether a lane's child has ended, or there is none.
+    fn reap_child(&mut self, run: &Run, lane: usize) -> bool {
+        let mine = &self.control.lanes[lane];
+        let child = mine.pid.load(Ordering::Acquire);
+        let Some(child) = Pid::from_raw(child as i32) else { return true };
+        match waitpid(Some(child), WaitOptions::NOHANG) {
+            Ok(None) => return false,
+            Ok(Some(_)) | Err(_) => {}
+        }
+        run.recorder.forget(child.as_raw_nonzero().get() as u32);
+        mine.pid.store(0, Ordering::Release);
+        if let Some(line) =
+            self.control.current(lane).filter(|line| self.control.stage(*line) == stage::INVOKED)
+        {
+            if matches!(run.program.lines[line].call, Call::Exit) {
+                run.recorder
+                    .returned(line, run.recorder.moment(), Ok(0), || history::Payload::None);
+            } else if self.control.is_ending() {
+                self.killed.push(line);
+            } else {
+                self.died.push(line);
+            }
+        }
+        while let Some(line) = self.control.current(lane) {
+            if self.control.stage(line) == stage::QUEUED {
+                let reason = if self.control.is_ending() {
+                    SkipReason::LaneStuck
+                } else {
+                    SkipReason::NoLane
+                };
+                run.recorder.skipped(line, reason);
+            }
+            mine.finished.bump();
+        }
+        true
+    }
+
+    /// Waits until the lane has nothing more to do, its requests in rings included. False if it is blocked.
+    fn wait_idle(&mut self, run: &Run, lane: usize) -> bool {
+        self.wait_posted(run, lane) && self.wait_rings(run, Some(lane))
+    }
+
+    fn wait_rings(&mut self, run: &Run, lane: Option<usize>) -> bool {
+        let rings = run.table.lock().all_rings.clone();
+        let mut look_at = now() + run.block_after.as_nanos() as u64;
+        let give_up = look_at + RUNNING_MAX.as_nanos() as u64;
+        for ring in rings {
+            while ring.is_busy(lane) {
+                ring.wait(&run.recorder, &mut self.pool);
+                run.recorder.memory.progress();
+                if now() > look_at && ring.is_busy(lane) {
+                    if ring_standing(pid(), || false).is_some() || now() > give_up {
+                        ring.reap(&run.recorder, &mut self.pool);
+                        if ring.is_busy(lane) {
+                            return false;
+                        }
+                    }
+                    look_at = now() + LOOK_AGAIN.as_nanos() as u64;
+                }
+            }
+        }
+        true
+    }
+
+    /// Waits until the lane has done all that it was given. False if it is blocked, which is recorded.
+    fn wait_posted(&mut self, run: &Run, lane: usize) -> bool {
+        let mine = &self.control.lanes[lane];
+        let (mut line, mut began, mut look_at) = (usize::MAX, 0, 0);
+        loop {
+            let finished = mine.finished.get();
+            let Some(current) = self.control.current(lane) else { return true };
+            if current != line {
+                line = current;
+                began = now();
+                let patience =
+                    if self.reported.contains(&line) { LOOK_AGAIN } else { run.block_after };
+                look_at = began + patience.as_nanos() as u64;
+            }
+            let alone = lane < THREADS_MAX.into() && run.table.lock().all_rings.is_empty();
+            let left = Duration::from_nanos(look_at.saturating_sub(now()));
+            mine.finished.wait_while(finished, Some(if alone { left } else { left.min(POLL) }));
+            self.serve_others(run);
+            if now() < look_at || mine.finished.get() != finished {
+                continue;
+            }
+            run.recorder.memory.progress();
+            let over = || mine.finished.get() != finished;
+            if let Some(look) = self.look_at(lane, over) {
+                return self.found_blocked(run, line, look);
+            }
+            if !over() && now() > began + RUNNING_MAX.as_nanos() as u64 {
+                return self.found_blocked(run, line, Look::running());
+            }
+            look_at = now() + LOOK_AGAIN.as_nanos() as u64;
+        }
+    }
+
+    fn look_at(&self, lane: usize, over: impl Fn() -> bool) -> Option<Look> {
+        let mine = &self.control.lanes[lane];
+        let (pid, tid) = (mine.pid.load(Ordering::Acquire), mine.tid.load(Ordering::Acquire));
+        if mine.in_ring.load(Ordering::Acquire) != 0 {
+            ring_standing(pid, over)
+        } else {
+            standing(pid, tid, over)
+        }
+    }
+
+    /// A line that has not been issued stands behind another lane's call (a ring's lock): that one is reported, not this.
+    fn found_blocked(&mut self, run: &Run, line: usize, look: Look) -> bool {
+        if self.control.stage(line) == stage::INVOKED && self.reported.insert(line) {
+            run.recorder.blocked(line, look.state, look.wchan);
+        }
+        false
+    }
+
+    fn all_idle(&self, run: &Run) -> bool {
+        (0..LANES).all(|lane| self.control.current(lane).is_none())
+            && run.table.lock().all_rings.iter().all(|ring| !ring.is_busy(None))
+    }
+
+    /// Brings the program to its End; false if only a kill will.
+    fn finish(&mut self, run: &Run) -> bool {
+        let mut idle = true;
+        for lane in 0..LANES {
+            idle &= self.wait_posted(run, lane);
+        }
+        for ring in run.table.lock().all_rings.clone() {
+            ring.skip_chains(&run.recorder);
+        }
+        idle &= self.wait_rings(run, None);
+        self.control.ending.store(1, Ordering::Release);
+        let blocked: Vec<usize> =
+            if idle { vec![] } else { self.control.lines_at(stage::INVOKED).collect() };
+        idle = self.end_children(run) && self.all_idle(run);
+        if !idle {
+            self.close_pipes(run);
+            idle = self.interrupt(run);
+        }
+        let helped = blocked.into_iter().filter(|line| self.control.stage(*line) == stage::OVER);
+        let helped: Vec<usize> = helped.chain(self.killed.iter().copied()).collect();
+        if idle {
+            run.recorder.end(&self.died, &helped);
+        } else {
+            let bits = helped.iter().fold(0, |bits, line| bits | 1 << line);
+            self.control.helped.store(bits, Ordering::Release);
+            self.control.outcome.store(outcome::KILL_ME, Ordering::Release);
+        }
+        idle
+    }
+
+    /// Kills the children and waits a while for their end.
+    fn end_children(&mut self, run: &Run) -> bool {
+        let children = THREADS_MAX.into()..LANES;
+        for lane in children.clone() {
+            if let Some(child) =
+                Pid::from_raw(self.control.lanes[lane].pid.load(Ordering::Acquire) as i32)
+            {
+                let _ = kill_process(child, Signal::KILL);
+            }
+        }
+        self.within(run, |it| {
+            children.clone().fold(true, |all, lane| it.reap_child(run, lane) && all)
+        })
+    }
+
+    /// Closes the ends to write to, which ends readers; then drains for writers, and closes the ends to read from.
+    fn close_pipes(&mut self, run: &Run) {
+        let pipes = run.table.lock().pipes();
+        for pipe in &pipes {
+            let _ = run.table.close(pipe.write.clone());
+            let _ = rustix::fs::fcntl_setfl(&pipe.read, rustix::fs::OFlags::NONBLOCK);
+        }
+        let mut bytes = vec![0; 64 << 10];
+        self.within(run, |it| {
+            for pipe in &pipes {
+                while rustix::io::read(&pipe.read, &mut bytes[..]).is_ok_and(|n| n > 0) {}
+            }
+            it.all_idle(run)
+        });
+        for pipe in pipes {
+            let _ = run.table.close(pipe.read);
+        }
+    }
+
+    /// Interrupts the threads that are in a call.
+    fn interrupt(&mut self, run: &Run) -> bool {
+        self.within(run, |it| {
+            for lane in 0..usize::from(THREADS_MAX) {
+                if it.control.current(lane).is_some() {
+                    sys::signal_thread(
+                        pid(),
+                        it.control.lanes[lane].tid.load(Ordering::Acquire),
+                        INTERRUPT,
+                    );
+                }
+            }
+            std::thread::sleep(POLL);
+            it.all_idle(run)
+        })
+    }
+
+    /// Repeats `done` until it says so, for as long as helping may take.
+    fn within(&mut self, run: &Run, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        let until = now() + HELP_MAX.as_nanos() as u64;
+        loop {
+            if done(self) {
+                return true;
+            }
+            if now() > until {
+                return false;
+            }
+            self.serve_others(run);
+            run.recorder.memory.progress();
+            std::thread::sleep(POLL);
+        }
+    }
+}

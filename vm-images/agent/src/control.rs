@@ -1,0 +1,181 @@
+//! What PID 1, the runner and its forked children know of each other: a page of atomics that all of them share.
+//!
+//! It outlives the runner, so that PID 1 can say what was in flight when the runner died. Results do not go through here, but
+//! straight into the log.
+
+use program::{CHILDREN_MAX, LINES_MAX, Lane, THREADS_MAX};
+use rustix::thread::futex;
+use rustix::time::Timespec;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Lanes of a program: threads, then children.
+pub const LANES: usize = (THREADS_MAX + CHILDREN_MAX) as usize;
+
+/// Index of a lane, if a program may have it.
+pub fn lane_index(lane: Lane) -> Option<usize> {
+    match lane {
+        Lane::Thread(n) if n < THREADS_MAX => Some(n.into()),
+        Lane::Child(n) if n < CHILDREN_MAX => Some((THREADS_MAX + n).into()),
+        _ => None,
+    }
+}
+
+/// How far a line has come.
+pub mod stage {
+    /// Not given to a lane yet.
+    pub const NEW: u32 = 0;
+    /// Waits in its lane's queue, or with a chain of a ring.
+    pub const QUEUED: u32 = 1;
+    /// Its Invoke is in the log.
+    pub const INVOKED: u32 = 2;
+    /// Its Return is in the log, or it was skipped.
+    pub const OVER: u32 = 3;
+}
+
+/// What the runner is asked to do.
+pub mod command {
+    /// The job of a slot.
+    pub const JOB: u32 = 1;
+    /// The rest of a run whose first runner was killed: reading back.
+    pub const FINISH: u32 = 2;
+}
+
+/// How the runner's command ended.
+pub mod outcome {
+    /// All done.
+    pub const DONE: u32 = 1;
+    /// Calls are still blocked: the runner must be killed.
+    pub const KILL_ME: u32 = 2;
+}
+
+/// A futex that counts up.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU32);
+
+impl Counter {
+    /// The count.
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Sets the count, when nobody waits.
+    pub fn set(&self, value: u32) {
+        self.0.store(value, Ordering::Release);
+    }
+
+    /// Counts one and wakes who waits.
+    pub fn bump(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+        let _ = futex::wake(&self.0, futex::Flags::empty(), i32::MAX as u32);
+    }
+
+    /// Waits until the count is no longer `seen`, a signal comes or the time is over.
+    pub fn wait_while(&self, seen: u32, timeout: Option<Duration>) {
+        if self.get() != seen {
+            return;
+        }
+        let timeout = timeout
+            .map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+        let _ = futex::wait(&self.0, futex::Flags::empty(), seen, timeout.as_ref());
+    }
+}
+
+/// A lane's queue and life.
+#[derive(Debug)]
+pub struct LaneControl {
+    /// Commands given so far.
+    pub posted: Counter,
+    /// Commands finished so far.
+    pub finished: Counter,
+    /// Line of command `n`, at `n % LINES_MAX`: a program has no more lines than that.
+    pub lines: [AtomicU32; LINES_MAX],
+    /// Process and thread that serve the lane; 0 if none does.
+    pub pid: AtomicU32,
+    /// See `pid`.
+    pub tid: AtomicU32,
+    /// The lane waits for the completion of a ring's request: look at the ring's workers rather than at it.
+    pub in_ring: AtomicU32,
+}
+
+/// The page.
+#[derive(Debug)]
+pub struct Control {
+    /// Lock of the log: the process that writes, or 0.
+    pub log_lock: AtomicU32,
+    /// Order of events in this run.
+    pub seq: AtomicU64,
+    /// When the run began, CLOCK_MONOTONIC in nanoseconds.
+    pub began: AtomicU64,
+    /// See `history::wire::header`.
+    pub kernel_ns: AtomicU64,
+    /// See `history::wire::header`.
+    pub calls: AtomicU64,
+    /// Commands to the runner.
+    pub asked: Counter,
+    /// Commands done.
+    pub answered: Counter,
+    /// What is asked, see `command`.
+    pub command: AtomicU32,
+    /// Slot of the job.
+    pub slot: AtomicU32,
+    /// Answer, see `outcome`.
+    pub outcome: AtomicU32,
+    /// A program is under way, and its End is not in the log.
+    pub in_program: AtomicU32,
+    /// The program is over: lanes skip what is still queued, and no longer wait for rings.
+    pub ending: AtomicU32,
+    /// Lines that the runner helped to end, as a bit set.
+    pub helped: AtomicU64,
+    /// Stages of the lines.
+    pub stages: [AtomicU32; LINES_MAX],
+    /// The lanes.
+    pub lanes: [LaneControl; LANES],
+}
+
+impl Control {
+    /// Stage of a line.
+    pub fn stage(&self, line: usize) -> u32 {
+        self.stages[line].load(Ordering::Acquire)
+    }
+
+    /// Sets the stage of a line.
+    pub fn set_stage(&self, line: usize, stage: u32) {
+        self.stages[line].store(stage, Ordering::Release);
+    }
+
+    /// Lines at a stage.
+    pub fn lines_at(&self, stage: u32) -> impl Iterator<Item = usize> + '_ {
+        (0..LINES_MAX).filter(move |line| self.stage(*line) == stage)
+    }
+
+    /// Before a run.
+    pub fn reset(&self) {
+        self.seq.store(0, Ordering::Relaxed);
+        self.began.store(crate::record::now(), Ordering::Relaxed);
+        self.ending.store(0, Ordering::Relaxed);
+        self.helped.store(0, Ordering::Relaxed);
+        self.stages.iter().for_each(|s| s.store(stage::NEW, Ordering::Relaxed));
+    }
+
+    /// Whether the program is over for lanes.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire) != 0
+    }
+
+    /// The line that a lane works on, if any.
+    pub fn current(&self, lane: usize) -> Option<usize> {
+        let lane = &self.lanes[lane];
+        let finished = lane.finished.get();
+        (lane.posted.get() != finished)
+            .then(|| lane.lines[finished as usize % LINES_MAX].load(Ordering::Acquire) as usize)
+    }
+
+    /// Gives a line to a lane.
+    pub fn post(&self, lane: usize, line: usize) {
+        self.set_stage(line, stage::QUEUED);
+        let lane = &self.lanes[lane];
+        lane.lines[lane.posted.get() as usize % LINES_MAX].store(line as u32, Ordering::Release);
+        lane.posted.bump();
+    }
+}

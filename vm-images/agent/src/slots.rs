@@ -1,0 +1,153 @@
+//! The slots of a process: descriptors, mappings, pipes and rings, shared by racing lanes.
+//!
+//! A look-up takes a share of the handle and lets go of the table at once, so that calls on one slot do race. A descriptor's number
+//! is not free for another file while a share is out: a close under way of others closes the file for real, by putting a tombstone (an
+//! O_PATH descriptor: every use is EBADF) under its number, which goes when the last share does. Mappings need no such care: no address
+//! is used twice in a program.
+
+use crate::ring::Ring;
+use crate::sys::{self, arena::Area};
+use history::CallResult;
+use program::{
+    CallId, FILES_MAX, FileSlot, MAPS_MAX, MapSlot, Mount, PIPES_MAX, PipeSlot, RINGS_MAX, RingSlot,
+};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A descriptor that lanes share.
+#[derive(Debug)]
+pub struct Handle {
+    fd: OwnedFd,
+    /// Where its file lives; of no meaning for a pipe.
+    pub mount: Mount,
+}
+
+impl Handle {
+    /// Of a descriptor.
+    pub fn new(fd: OwnedFd, mount: Mount) -> Arc<Handle> {
+        Arc::new(Handle { fd, mount })
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A slot's content and the line that filled it.
+#[derive(Clone, Debug)]
+pub struct Filled<T> {
+    /// The content.
+    pub it: T,
+    /// The line.
+    pub by: CallId,
+}
+
+/// A mapping: where it lies and what it shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Map {
+    /// Where.
+    pub area: Area,
+    /// File offset of its first byte.
+    pub offset: u64,
+}
+
+/// Both ends of a pipe.
+#[derive(Clone, Debug)]
+pub struct Pipe {
+    /// The end to read from.
+    pub read: Arc<Handle>,
+    /// The end to write to.
+    pub write: Arc<Handle>,
+}
+
+/// The slots.
+#[derive(Debug, Default)]
+pub struct Slots {
+    files: [Option<Filled<Arc<Handle>>>; FILES_MAX as usize],
+    maps: [Option<Filled<Map>>; MAPS_MAX as usize],
+    pipes: [Option<Filled<Pipe>>; PIPES_MAX as usize],
+    rings: [Option<Filled<Arc<Ring>>>; RINGS_MAX as usize],
+    /// Every ring of the program, also those whose slot was filled anew: their requests are awaited at the end.
+    pub all_rings: Vec<Arc<Ring>>,
+}
+
+macro_rules! kinds {
+    ($($get:ident $put:ident $($take:ident)? => $field:ident $slot:ty, $of:ty;)*) => {$(
+        impl Slots {
+            /// What the slot holds.
+            pub fn $get(&self, slot: $slot) -> Option<Filled<$of>> {
+                self.$field.get(slot.0 as usize)?.clone()
+            }
+            /// Fills the slot; what it held before comes back.
+            pub fn $put(&mut self, slot: $slot, it: $of, by: CallId) -> Option<Filled<$of>> {
+                self.$field.get_mut(slot.0 as usize)?.replace(Filled { it, by })
+            }
+            $(
+                /// Empties the slot.
+                pub fn $take(&mut self, slot: $slot) -> Option<Filled<$of>> {
+                    self.$field.get_mut(slot.0 as usize)?.take()
+                }
+            )?
+        }
+    )*};
+}
+
+kinds! {
+    file put_file take_file => files FileSlot, Arc<Handle>;
+    map put_map take_map => maps MapSlot, Map;
+    pipe put_pipe take_pipe => pipes PipeSlot, Pipe;
+    ring put_ring => rings RingSlot, Arc<Ring>;
+}
+
+impl Slots {
+    /// The pipes that are open.
+    pub fn pipes(&self) -> Vec<Pipe> {
+        self.pipes.iter().flatten().map(|p| p.it.clone()).collect()
+    }
+}
+
+/// The slots under their lock, which is held for moments only, and by whoever forks.
+#[derive(Debug)]
+pub struct Table {
+    slots: Mutex<Slots>,
+    tombstone: OwnedFd,
+}
+
+impl Table {
+    /// Empty slots.
+    pub fn new() -> rustix::io::Result<Table> {
+        use rustix::fs::{Mode, OFlags, open};
+        let tombstone = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Table { slots: Mutex::default(), tombstone })
+    }
+
+    /// The slots. A lane that panics takes the process with it, so poison means nothing.
+    pub fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// `close(fd)` — Closes the file of a handle that is in no slot any more. If shares are out, its number stays taken.
+    pub fn close(&self, handle: Arc<Handle>) -> CallResult {
+        match Arc::try_unwrap(handle) {
+            Ok(handle) => sys::close(handle.fd),
+            Err(shared) => sys::replace(self.tombstone.as_fd(), shared.as_fd()).map(|_| 0),
+        }
+    }
+
+    /// Whether a descriptor is a tombstone's: its file was closed between look-up and call, which is EBADF.
+    pub fn is_tombstone(&self, fd: BorrowedFd<'_>) -> bool {
+        use rustix::fs::{OFlags, fcntl_getfl};
+        fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::PATH))
+    }
+
+    /// Removes everything that a program left, when its lanes are idle.
+    pub fn clear(&self) {
+        let slots = std::mem::take(&mut *self.lock());
+        for map in slots.maps.into_iter().flatten() {
+            // A range that is already gone is no error of munmap.
+            let _ = sys::arena::unmap(map.it.area);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Memory that is shared with other processes, with the host, or with the kernel's I/O.
+
+use super::Span;
+use rustix::fd::{AsFd, AsRawFd};
+use std::sync::atomic::AtomicU32;
+
+/// Types that may be shared between processes: all their fields are atomics, and all zeros is a value.
+///
+/// # Safety
+/// The implementor consists of atomic integers and arrays of such only.
+pub unsafe trait Shared: Sync {}
+
+// SAFETY: counters are atomic integers; the page holds nothing else.
+unsafe impl Shared for crate::control::Control {}
+
+/// `mmap(len, RW, MAP_SHARED | MAP_ANONYMOUS)` — Memory that forked processes share, zeroed, for ever.
+pub fn shared<T: Shared>() -> std::io::Result<&'static T> {
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: a null hint without MAP_FIXED replaces nothing.
+    let addr = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            size_of::<T>(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            -1,
+            0,
+        )
+    };
+    if addr == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: fresh, page-aligned, zeroed and never unmapped; `Shared` says that zeros are a value and that access is atomic.
+    Ok(unsafe { &*addr.cast::<T>() })
+}
+
+/// `mmap(len, RW, MAP_SHARED, fd, 0)` — The host's memory as atomic words, for ever.
+pub fn map_words(fd: impl AsFd, len: usize) -> std::io::Result<&'static [AtomicU32]> {
+    // SAFETY: a null hint without MAP_FIXED replaces nothing.
+    let addr = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd.as_fd().as_raw_fd(),
+            0,
+        )
+    };
+    if addr == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: mapped for `len` bytes, page-aligned and never unmapped; whoever else writes there does so behind atomics.
+    Ok(unsafe { std::slice::from_raw_parts(addr.cast::<AtomicU32>(), len / 4) })
+}
+
+/// Smallest buffer: most I/O of a program fits.
+const BUFFER_MIN: usize = 64 << 10;
+
+/// Anonymous pages for I/O, never unmapped: a request that completes too late writes into nothing of value.
+#[derive(Debug)]
+pub struct Buffer {
+    addr: usize,
+    len: usize,
+}
+
+impl Buffer {
+    /// The part that begins at `offset`.
+    pub fn span(&self, offset: usize, len: usize) -> Span {
+        assert!(offset + len <= self.len, "inside the buffer");
+        Span { addr: self.addr + offset, len }
+    }
+
+    /// Its bytes, while no request is in flight on them.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped for `len` bytes for ever. The kernel does not write once the request that was given a span has completed.
+        unsafe { std::slice::from_raw_parts(self.addr as *const u8, self.len) }
+    }
+
+    /// Its bytes, while no request is in flight on them.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; `self` is borrowed for writing.
+        unsafe { std::slice::from_raw_parts_mut(self.addr as *mut u8, self.len) }
+    }
+}
+
+/// The buffers of one lane that are free.
+#[derive(Debug, Default)]
+pub struct Pool {
+    free: Vec<Buffer>,
+}
+
+impl Pool {
+    /// A page-aligned buffer of at least `len` bytes, with whatever was in it.
+    pub fn take(&mut self, len: usize) -> Result<Buffer, rustix::io::Errno> {
+        let fits =
+            self.free.iter().enumerate().filter(|(_, b)| b.len >= len).min_by_key(|(_, b)| b.len);
+        if let Some((i, _)) = fits {
+            return Ok(self.free.swap_remove(i));
+        }
+        let len = len.max(BUFFER_MIN).next_power_of_two();
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a null hint without MAP_FIXED replaces nothing.
+        let addr = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+        };
+        if addr == libc::MAP_FAILED {
+            return Err(rustix::io::Errno::NOMEM);
+        }
+        Ok(Buffer { addr: addr as usize, len })
+    }
+
+    /// Gives a buffer back.
+    pub fn put(&mut self, buffer: Buffer) {
+        self.free.push(buffer);
+    }
+}

@@ -1,0 +1,459 @@
+//! Programs on this machine's own file system, through the same lanes, calls and log as in a guest.
+//!
+//! What DAX does is not tested here, nor how PID 1 replaces a runner: those need a guest.
+
+use crate::control::Control;
+use crate::record::Recorder;
+use crate::run::Environment;
+use crate::runner::Runner;
+use crate::{mounts::Mounts, sys};
+use history::memory::Memory;
+use history::wire::{Note, RunOptions, SHM_SIZE, read_log, slot, sort_events};
+use history::{Errno, Event, Payload, ReadPath, Run, SkipReason, stamp};
+use program::*;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+struct Bench {
+    runner: Runner,
+    control: &'static Control,
+    memory: Memory<'static>,
+    next: u32,
+    _root: tempfile::TempDir,
+}
+
+fn bench() -> &'static Mutex<Bench> {
+    static BENCH: OnceLock<Mutex<Bench>> = OnceLock::new();
+    BENCH.get_or_init(|| {
+        let words: Box<[AtomicU32]> = (0..SHM_SIZE / 4).map(|_| AtomicU32::new(0)).collect();
+        let memory = Memory::new(Box::leak(words)).expect("large enough");
+        let control: &'static Control = sys::shared().expect("a page");
+        let root = tempfile::tempdir().expect("a directory");
+        for mount in Mount::ALL {
+            std::fs::create_dir(root.path().join(mount.name())).expect("a mount's place");
+        }
+        sys::fault::install(2);
+        let environment = Environment {
+            root: root.path().to_owned(),
+            drop_caches: None,
+            clear_warn_once: None,
+            kmsg: None,
+            ring_ops: Arc::new(sys::supported_ops()),
+        };
+        let runner = Runner::new(control, memory, Arc::new(environment), Mounts::default())
+            .expect("threads");
+        Mutex::new(Bench { runner, control, memory, next: 1, _root: root })
+    })
+}
+
+/// Runs the lines on mount `ext4` and gives the run's number and its events, sorted.
+fn play(lines: Vec<Line>) -> (u32, Vec<Event>) {
+    let mut bench = bench().lock().unwrap_or_else(PoisonError::into_inner);
+    let number = bench.next;
+    bench.next += 1;
+    bench.memory.word(history::wire::slot_offset(0) + slot::LOG_LEN).store(0, Ordering::Relaxed);
+    let recorder = Recorder::new(bench.control, bench.memory, 0, true);
+    let options = RunOptions { keep: false, record: true, block_after_ms: 20 };
+    bench.runner.run(recorder, number, Program { home: Mount::Ext4, lines }, options);
+    let notes = read_log(&bench.memory.log_bytes(0)).expect("well formed");
+    let event = |note| match note {
+        Note::Event(event) => event,
+        other => panic!("{other:?}"),
+    };
+    let mut events: Vec<Event> = notes.into_iter().map(event).collect();
+    sort_events(&mut events);
+    (number, events)
+}
+
+fn on(lane: u8, call: Call) -> Line {
+    Line { lane: Lane::Thread(lane), call, via: None, delay_us: 0, detached: false }
+}
+
+fn in_child(call: Call) -> Line {
+    Line { lane: Lane::Child(0), ..on(0, call) }
+}
+
+fn detached(line: Line) -> Line {
+    Line { detached: true, ..line }
+}
+
+fn ring(line: Line, flags: SqeFlags) -> Line {
+    Line { via: Some(Via { ring: RingSlot(0), flags }), ..line }
+}
+
+const F0: FileSlot = FileSlot(0);
+const F1: FileSlot = FileSlot(1);
+const M0: MapSlot = MapSlot(0);
+const P0: PipeSlot = PipeSlot(0);
+const ANON: Buf = Buf::Anon(0);
+
+fn path(name: u8) -> Path {
+    Path { mount: Mount::Ext4, name }
+}
+
+fn open(slot: FileSlot, name: u8) -> Call {
+    Call::Open { slot, path: path(name), access: Access::ReadWrite, flags: OpenFlags::CREAT }
+}
+
+fn pwrite(offset: u64, len: u64) -> Call {
+    Call::Pwrite { file: F0, offset, buf: ANON, len }
+}
+
+fn pread(offset: u64, len: u64) -> Call {
+    Call::Pread { file: F0, offset, buf: ANON, len }
+}
+
+fn mmap(len: u64) -> Call {
+    let prot = Prot::READ.with(Prot::WRITE);
+    Call::Mmap {
+        slot: M0,
+        file: F0,
+        offset: 0,
+        len,
+        prot,
+        sharing: Sharing::Shared,
+        flags: MapFlags::default(),
+    }
+}
+
+/// Result and payload of a line.
+fn returned(events: &[Event], line: u16) -> (Result<u64, Errno>, Payload) {
+    let found = events.iter().find_map(|e| match e {
+        Event::Return { call, result, payload, .. } if call.0 == line => {
+            Some((*result, payload.clone()))
+        }
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("line {line} did not return: {events:#?}"))
+}
+
+fn seq_of(events: &[Event], line: u16, invoke: bool) -> u64 {
+    let found = events.iter().find_map(|e| match e {
+        Event::Invoke { call, seq, .. } if invoke && call.0 == line => Some(*seq),
+        Event::Return { call, seq, .. } if !invoke && call.0 == line => Some(*seq),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("line {line}: {events:#?}"))
+}
+
+fn skipped(events: &[Event], line: u16) -> Option<SkipReason> {
+    events.iter().find_map(|e| match e {
+        Event::Skipped { call, reason, .. } if call.0 == line => Some(*reason),
+        _ => None,
+    })
+}
+
+fn read_runs(events: &[Event], line: u16) -> Vec<Run> {
+    match returned(events, line).1 {
+        Payload::Read { data, .. } => data.runs,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_write_is_read_back_by_every_path() {
+    let (run, events) =
+        play(vec![on(0, open(F0, 0)), on(1, pwrite(4096, 5000)), on(0, pread(4000, 8192))]);
+    let (opened, facts) = returned(&events, 0);
+    assert!(opened.is_ok());
+    let Payload::File(facts) = facts else { panic!("{facts:?}") };
+    assert_eq!((facts.size, facts.nlink, facts.id.mount), (0, 1, Mount::Ext4));
+    assert_eq!(returned(&events, 1), (Ok(5000), Payload::None));
+    let written = Run::Signed { run, call: 1, offset: 4096, len: 5000 };
+    assert_eq!(returned(&events, 2).0, Ok(5096));
+    assert_eq!(read_runs(&events, 2), [Run::Zero { len: 96 }, written.clone()]);
+    let finals: Vec<_> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Final { by, result, data, file, .. } => {
+                assert_eq!(file.id, facts.id);
+                Some((*by, *result, data.runs.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    let expected = vec![Run::Zero { len: 4096 }, written];
+    for by in [ReadPath::Read, ReadPath::Mapping, ReadPath::Direct, ReadPath::AfterDropCaches] {
+        let found = finals.iter().find(|f| f.0 == by).unwrap_or_else(|| panic!("{by:?}"));
+        // tmpfs of older kernels refuses O_DIRECT.
+        if found.1 != Err(Errno(libc::EINVAL)) {
+            assert_eq!(*found, (by, Ok(9096), expected.clone()));
+        }
+    }
+    assert!(
+        events.iter().any(|e| matches!(e, Event::Names { names, .. } if *names == [(0, facts.id)]))
+    );
+    assert!(events.iter().any(
+        |e| matches!(e, Event::End { stuck, helped, .. } if stuck.is_empty() && helped.is_empty())
+    ));
+}
+
+#[test]
+fn an_invoke_names_the_lines_that_filled_its_slots() {
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::Dup { slot: F1, file: F0 }),
+        on(0, pwrite(0, 8192)),
+        on(0, mmap(8192)),
+        on(0, Call::Mremap { map: M0, len: 4096 }),
+        on(0, Call::Pread { file: F1, offset: 0, buf: Buf::Map(M0, 8), len: 16 }),
+        on(0, Call::Load { map: M0, offset: 4090, len: 16 }),
+    ]);
+    let slots = events.iter().find_map(|e| match e {
+        Event::Invoke { call: CallId(5), slots, .. } => Some(slots.clone()),
+        _ => None,
+    });
+    assert_eq!(slots, Some(vec![CallId(1), CallId(3)]));
+    assert_eq!(returned(&events, 5), (Ok(16), Payload::None));
+    assert_eq!(skipped(&events, 6), Some(SkipReason::OutOfRange));
+    assert_eq!(skipped(&play(vec![on(0, pread(0, 8))]).1, 0), Some(SkipReason::EmptySlot));
+}
+
+#[test]
+fn a_load_past_the_end_of_file_ends_at_the_fault() {
+    let (run, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, pwrite(0, 4096)),
+        on(0, mmap(12288)),
+        on(0, Call::Load { map: M0, offset: 4001, len: 300 }),
+        on(0, Call::Store { map: M0, offset: 8200, len: 8 }),
+        on(0, Call::Store { map: M0, offset: 16, len: 24 }),
+        on(0, pread(0, 64)),
+        on(0, Call::Munmap { map: M0 }),
+    ]);
+    let (result, payload) = returned(&events, 3);
+    assert_eq!(result, Ok(95));
+    let Payload::Read { data, fault: Some(fault), .. } = payload else { panic!("{payload:?}") };
+    assert_eq!(data.runs, [Run::Signed { run, call: 1, offset: 4001, len: 95 }]);
+    assert_eq!((fault.signo, fault.code, fault.addr), (libc::SIGBUS, 2, 4096));
+    let (result, payload) = returned(&events, 4);
+    assert_eq!(result, Ok(0));
+    assert!(matches!(payload, Payload::Store { fault: Some(f) } if f.addr == 8200));
+    assert_eq!(returned(&events, 5), (Ok(24), Payload::Store { fault: None }));
+    let signed = |call, offset, len| Run::Signed { run, call, offset, len };
+    assert_eq!(read_runs(&events, 6), [signed(1, 0, 16), signed(5, 16, 24), signed(1, 40, 24)]);
+}
+
+#[test]
+fn poison_past_the_count_is_watched() {
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, pwrite(0, 100)),
+        on(0, pread(0, 4096)),
+        on(0, pread(4096, 8)),
+    ]);
+    for line in [2, 3] {
+        assert!(matches!(returned(&events, line).1, Payload::Read { tail_intact: true, .. }));
+    }
+    assert_eq!(read_runs(&events, 3), []);
+}
+
+#[test]
+fn a_blocked_splice_is_seen_and_helped() {
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::Pipe { slot: P0 }),
+        on(1, Call::SpliceFromPipe { pipe: P0, file: F0, offset: 0, len: 4096 }),
+        detached(on(1, pwrite(0, 8))),
+        on(0, Call::Wait { lane: Lane::Thread(1) }),
+        on(0, pwrite(0, 16)),
+    ]);
+    let blocked: Vec<_> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Blocked { call, state, .. } => Some((call.0, *state)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(blocked, [(2, 'S')]);
+    assert_eq!(returned(&events, 2).0, Ok(0));
+    assert_eq!(skipped(&events, 3), Some(SkipReason::LaneStuck));
+    assert_eq!(returned(&events, 4).0, Ok(1));
+    assert_eq!(returned(&events, 5).0, Ok(16));
+    let end = events.iter().find(|e| matches!(e, Event::End { .. }));
+    assert!(
+        matches!(end, Some(Event::End { stuck, helped, .. }) if stuck.is_empty() && *helped == [CallId(2)]),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn a_blocked_splice_goes_on_when_the_program_helps() {
+    let (run, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, open(F1, 1)),
+        on(0, pwrite(0, 4096)),
+        on(0, Call::Pipe { slot: P0 }),
+        on(1, Call::SpliceFromPipe { pipe: P0, file: F1, offset: 0, len: 4096 }),
+        on(0, Call::SpliceToPipe { file: F0, offset: 0, pipe: P0, len: 4096 }),
+        on(0, Call::Wait { lane: Lane::Thread(1) }),
+        on(0, Call::Pread { file: F1, offset: 0, buf: Buf::Anon(8), len: 4096 }),
+    ]);
+    assert!(events.iter().any(|e| matches!(e, Event::Blocked { call: CallId(4), .. })));
+    assert_eq!(returned(&events, 4).0, Ok(4096));
+    assert_eq!(returned(&events, 6).0, Ok(0));
+    assert_eq!(read_runs(&events, 7), [Run::Signed { run, call: 2, offset: 0, len: 4096 }]);
+}
+
+#[test]
+fn a_child_has_its_own_copy_of_private_memory() {
+    let private = match mmap(4096) {
+        Call::Mmap { slot, file, offset, len, prot, flags, .. } => {
+            Call::Mmap { slot, file, offset, len, prot, flags, sharing: Sharing::Private }
+        }
+        other => other,
+    };
+    let (run, events) = play(vec![
+        in_child(pread(0, 8)),
+        on(0, open(F0, 0)),
+        on(0, pwrite(0, 4096)),
+        on(0, private),
+        on(0, Call::Store { map: M0, offset: 0, len: 8 }),
+        on(2, Call::Fork { child: 0 }),
+        in_child(Call::Store { map: M0, offset: 0, len: 8 }),
+        in_child(Call::Load { map: M0, offset: 0, len: 8 }),
+        on(0, Call::Load { map: M0, offset: 0, len: 8 }),
+        in_child(Call::Exit),
+        in_child(pread(0, 8)),
+    ]);
+    assert_eq!(skipped(&events, 0), Some(SkipReason::NoLane));
+    let stored = |call| [Run::Signed { run, call, offset: 0, len: 8 }];
+    assert_eq!(read_runs(&events, 7), stored(6));
+    assert_eq!(read_runs(&events, 8), stored(4));
+    assert_eq!(returned(&events, 9).0, Ok(0));
+    assert_eq!(skipped(&events, 10), Some(SkipReason::NoLane));
+}
+
+#[test]
+fn a_blocked_child_is_killed_and_its_call_is_cut_off() {
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::Pipe { slot: P0 }),
+        on(0, Call::Fork { child: 0 }),
+        in_child(Call::SpliceFromPipe { pipe: P0, file: F0, offset: 0, len: 8 }),
+    ]);
+    let end = events.iter().find(|e| matches!(e, Event::End { .. }));
+    assert!(matches!(end, Some(Event::End { helped, .. }) if *helped == [CallId(3)]), "{end:?}");
+}
+
+#[test]
+fn detached_lines_overlap_and_a_delay_comes_before_the_invoke() {
+    let late = Line { delay_us: 4000, ..detached(on(1, pwrite(0, 8))) };
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        late,
+        on(0, pwrite(8, 8)),
+        on(0, Call::Wait { lane: Lane::Thread(1) }),
+    ]);
+    assert!(seq_of(&events, 2, false) < seq_of(&events, 1, true));
+    assert!(seq_of(&events, 1, false) < seq_of(&events, 3, false));
+}
+
+#[test]
+fn a_close_that_races_closes_and_frees_no_number() {
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, open(F1, 1)),
+        on(0, Call::Pipe { slot: P0 }),
+        on(1, Call::SpliceFromPipe { pipe: P0, file: F1, offset: 0, len: 8 }),
+        on(0, Call::Close { file: F1 }),
+        on(0, open(F1, 2)),
+        on(0, Call::Statx { file: F1 }),
+        on(0, Call::Close { file: F1 }),
+        on(0, Call::Close { file: F1 }),
+    ]);
+    assert_eq!(returned(&events, 4).0, Ok(0));
+    let number = |line| returned(&events, line).0.expect("open");
+    assert_ne!(number(1), number(5));
+    assert_eq!(returned(&events, 7).0, Ok(0));
+    assert_eq!(skipped(&events, 8), Some(SkipReason::EmptySlot));
+}
+
+#[test]
+fn a_chain_of_a_ring_runs_in_order() {
+    let (run, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::IoUringSetup { slot: RingSlot(0), entries: 8 }),
+        ring(on(0, pwrite(0, 4096)), SqeFlags::LINK),
+        ring(on(0, Call::Fsync { file: F0 }), SqeFlags::LINK),
+        ring(on(0, pread(0, 4096)), SqeFlags::default()),
+        detached(ring(on(0, pwrite(4096, 4096)), SqeFlags::ASYNC)),
+        on(1, Call::Wait { lane: Lane::Thread(0) }),
+        on(1, pread(4096, 8)),
+    ]);
+    if returned(&events, 1).0 == Err(Errno(libc::ENOSYS))
+        || returned(&events, 1).0 == Err(Errno(libc::EPERM))
+    {
+        return;
+    }
+    assert!(seq_of(&events, 4, true) < seq_of(&events, 2, false));
+    assert_eq!(read_runs(&events, 4), [Run::Signed { run, call: 2, offset: 0, len: 4096 }]);
+    assert!(seq_of(&events, 5, false) < seq_of(&events, 6, false));
+    assert_eq!(read_runs(&events, 7), [Run::Signed { run, call: 5, offset: 4096, len: 8 }]);
+    let slots = events.iter().find_map(|e| match e {
+        Event::Invoke { call: CallId(3), slots, .. } => Some(slots.clone()),
+        _ => None,
+    });
+    assert_eq!(slots, Some(vec![CallId(0), CallId(1)]));
+}
+
+#[test]
+fn a_blocked_request_of_a_ring_is_seen_and_helped() {
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::IoUringSetup { slot: RingSlot(0), entries: 8 }),
+        on(0, Call::Pipe { slot: P0 }),
+        ring(
+            on(0, Call::SpliceFromPipe { pipe: P0, file: F0, offset: 0, len: 8 }),
+            SqeFlags::default(),
+        ),
+        on(1, pwrite(0, 8)),
+    ]);
+    if returned(&events, 1).0.is_err() {
+        return;
+    }
+    assert!(
+        events.iter().any(|e| matches!(e, Event::Blocked { call: CallId(3), .. })),
+        "{events:#?}"
+    );
+    assert_eq!(returned(&events, 3).0, Ok(0));
+    let end = events.iter().find(|e| matches!(e, Event::End { .. }));
+    assert!(
+        matches!(end, Some(Event::End { stuck, helped, .. }) if stuck.is_empty() && *helped == [CallId(3)]),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn a_mapped_buffer_past_its_mapping_is_the_kernels_matter() {
+    let (run, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, pwrite(0, 8192)),
+        on(0, mmap(4096)),
+        on(0, Call::Pwrite { file: F0, offset: 8192, buf: Buf::Map(M0, 4000), len: 200 }),
+        on(
+            0,
+            Call::Pwritev {
+                file: F0,
+                offset: 0,
+                iov: vec![(ANON, 8), (Buf::Map(M0, 16), 8), (Buf::Anon(3), 8)],
+            },
+        ),
+        on(0, pread(0, 24)),
+        on(
+            0,
+            Call::Preadv {
+                file: F0,
+                offset: 0,
+                iov: vec![(ANON, 8), (Buf::Map(M0, 64), 8), (Buf::Anon(3), 80)],
+            },
+        ),
+        on(0, Call::Load { map: M0, offset: 64, len: 8 }),
+    ]);
+    assert_eq!(returned(&events, 3).0, Ok(96));
+    let signed = |call, offset, len| Run::Signed { run, call, offset, len };
+    assert_eq!(returned(&events, 4).0, Ok(24));
+    assert_eq!(read_runs(&events, 5), [signed(4, 0, 8), signed(1, 16, 8), signed(4, 16, 8)]);
+    assert_eq!(read_runs(&events, 7), [signed(1, 16, 8)]);
+    assert_ne!(stamp::word(run, 1, 0), 0);
+}
