@@ -164,7 +164,7 @@ impl Writer<'_, '_> {
             flags = flags.with(OpenFlags::EXCL);
         }
         let percents = [
-            (OpenFlags::DIRECT, if path.mount.is_dax() { 10 } else { 35 }),
+            (OpenFlags::DIRECT, if path.mount.is_dax() { 20 } else { 35 }),
             (OpenFlags::TRUNC, 6),
             (OpenFlags::APPEND, 6),
             (OpenFlags::DSYNC, 6),
@@ -211,7 +211,14 @@ impl Writer<'_, '_> {
     fn buf(&mut self, lane: Lane, into: bool, align: u64, len: u64) -> (Buf, u64) {
         if self.dice.chance(40) {
             let prot = if into { Prot::WRITE } else { Prot::READ };
-            if let (map, Some(mapping)) = self.map(lane, prot) {
+            // Away from the focus, the bytes travel between two files.
+            let focus = self.focus;
+            if self.dice.chance(50) {
+                self.focus = None;
+            }
+            let found = self.map(lane, prot);
+            self.focus = focus;
+            if let (map, Some(mapping)) = found {
                 let offset = match self.dice.below(4) {
                     0 => 0,
                     1 => self.dice.below(mapping.len / PAGE) * PAGE,

@@ -144,7 +144,7 @@ impl<'a, 'b> Writer<'a, 'b> {
             };
             let path = Path { mount, name: (index % self.shape.names) as u8 };
             let mut flags = OpenFlags::CREAT;
-            if self.dice.chance(if mount.is_dax() { 10 } else { 35 }) {
+            if self.dice.chance(if mount.is_dax() { 20 } else { 35 }) {
                 flags = flags.with(OpenFlags::DIRECT);
             }
             let slot = FileSlot(index as u8);

@@ -63,7 +63,7 @@ impl Shape {
     /// Draws the shape of a new program.
     pub fn draw(dice: &mut Dice<'_, '_>, home: Mount) -> Shape {
         let mut mounts = vec![home];
-        if dice.chance(40) {
+        if dice.chance(50) {
             let others: Vec<Mount> =
                 Mount::ALL.into_iter().filter(|mount| *mount != home).collect();
             mounts.push(dice.pick(&others));

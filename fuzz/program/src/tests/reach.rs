@@ -30,6 +30,8 @@ impl Reached {
         let mut mounts = BTreeSet::new();
         // Mount of the file that the latest open put into each slot; near enough for coverage.
         let mut files = [None; 8];
+        let mut direct = [false; 8];
+        let mut maps = [None; 8];
         for line in &program.lines {
             let kind = line.call.kind();
             self.note(format!("{kind:?}"));
@@ -57,6 +59,23 @@ impl Reached {
                 });
             }
             self.call(&line.call);
+            match line.call {
+                Call::Open { slot, flags, .. } => {
+                    direct[usize::from(slot.0)] = flags.has(OpenFlags::DIRECT);
+                }
+                Call::Mmap { slot, file, .. } => {
+                    maps[usize::from(slot.0)] = files[usize::from(file.0)];
+                }
+                Call::Pread { file, buf: Buf::Map(map, _), .. }
+                | Call::Pwrite { file, buf: Buf::Map(map, _), .. } => {
+                    let file = usize::from(file.0);
+                    if let Some((of, map)) = files[file].zip(maps[usize::from(map.0)]) {
+                        let how = direct[file];
+                        self.note(format!("{kind:?} of {of} direct {how} with mapping of {map}"));
+                    }
+                }
+                _ => {}
+            }
             let copies = match line.call {
                 Call::Open { slot, path, .. } => {
                     files[usize::from(slot.0)] = Some(path.mount);
@@ -145,6 +164,11 @@ fn wanted() -> Vec<String> {
         for other in Mount::ALL {
             all.push(format!("CopyFileRange {mount} to {other}"));
             all.push(format!("Sendfile {mount} to {other}"));
+            for call in ["Pread", "Pwrite"] {
+                for how in [true, false] {
+                    all.push(format!("{call} of {mount} direct {how} with mapping of {other}"));
+                }
+            }
         }
     }
     all.extend(["1 mounts", "2 mounts"].map(str::to_owned));
