@@ -52,6 +52,7 @@ impl Conductor {
             let current = current.clone();
             // What a lane of an earlier runner left does not concern this one.
             control.lanes[index].finished.set(control.lanes[index].posted.get());
+            control.lanes[index].pid.store(0, Ordering::Release);
             std::thread::Builder::new().name(format!("t{index}")).stack_size(STACK).spawn(
                 move || {
                     let mine = &control.lanes[index];
@@ -69,6 +70,11 @@ impl Conductor {
                     serve(control, &mut LaneState::new(index), run)
                 },
             )?;
+        }
+        for lane in &control.lanes[..THREADS_MAX.into()] {
+            while lane.pid.load(Ordering::Acquire) == 0 {
+                std::thread::sleep(POLL);
+            }
         }
         Ok(Conductor {
             control,

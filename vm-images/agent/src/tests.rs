@@ -11,7 +11,7 @@ use history::memory::Memory;
 use history::wire::{Note, RunOptions, SHM_SIZE, read_log, slot, sort_events};
 use history::{Errno, Event, Payload, ReadPath, Run, SkipReason, stamp};
 use program::*;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 struct Bench {
@@ -25,8 +25,11 @@ struct Bench {
 fn bench() -> &'static Mutex<Bench> {
     static BENCH: OnceLock<Mutex<Bench>> = OnceLock::new();
     BENCH.get_or_init(|| {
-        let words: Box<[AtomicU32]> = (0..SHM_SIZE / 4).map(|_| AtomicU32::new(0)).collect();
-        let memory = Memory::new(Box::leak(words)).expect("large enough");
+        // As from the host: what a forked child writes is seen here.
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(SHM_SIZE).expect("room");
+        let words = sys::map_words(&file, SHM_SIZE as usize).expect("a mapping");
+        let memory = Memory::new(words).expect("large enough");
         let control: &'static Control = sys::shared().expect("a page");
         let root = tempfile::tempdir().expect("a directory");
         for mount in Mount::ALL {
