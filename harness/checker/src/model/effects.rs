@@ -110,7 +110,7 @@ impl<'a> World<'a> {
             Call::Load { offset, .. } => {
                 if let (Some(map), Some(Ok(n))) = (self.map_in(call, 0), result) {
                     let (obj, start) = self.view(map, *offset);
-                    self.pending[call as usize].reads.push(ReadOf { obj, start, len: n });
+                    self.pending[call as usize].reads.push(ReadOf { obj, start, skip: 0, len: n });
                 }
             }
             Call::Store { offset, len, .. } => {
@@ -584,7 +584,7 @@ impl<'a> World<'a> {
                 Buf::Anon(_) => {
                     if in_result > 0 && result.is_some() {
                         let start = places.first().map_or(0, |p| p + k);
-                        let read = ReadOf { obj: source, start, len: in_result };
+                        let read = ReadOf { obj: source, start, skip: k, len: in_result };
                         self.pending[call as usize].reads.push(read);
                     }
                 }
@@ -824,7 +824,8 @@ impl<'a> World<'a> {
             return;
         }
         let end = page_up(offset.saturating_add(len)).min(map.len);
-        let sure = matches!(result, Some(Ok(_)));
+        // ENOMEM says that a part is not mapped; the rest was advised all the same.
+        let sure = matches!(result, Some(Ok(_) | Err(Errno(12))));
         let viewed = self.files[map.file].obj;
         match (advice, map.private) {
             (Advice::DontNeed, Some(obj)) => {

@@ -62,6 +62,8 @@ pub struct ReadOf {
     pub obj: ObjId,
     /// From where.
     pub start: u64,
+    /// How far into the transfer that is: other segments of an iovec come before.
+    pub skip: u64,
     /// How much.
     pub len: u64,
 }

@@ -31,12 +31,14 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
     let places = crate::oracle::counts::read_places(world, call);
     let mut rest: &[Run] = &data.runs;
     let mut held: Option<Run> = None;
-    let first = reads.first().map_or(0, |r| r.start);
     for read in &reads {
         let runs = take(&mut rest, &mut held, read.len);
         let mut wrong = None;
-        for place in places.as_deref().unwrap_or(&[first]) {
-            let start = read.start - first + place;
+        let starts: Vec<u64> = match &places {
+            Some(places) => places.iter().map(|p| p + read.skip).collect(),
+            None => vec![read.start],
+        };
+        for start in starts {
             let cands = world.cands(read.obj, start, start + read.len, span);
             wrong = compare(&cands, world.run, start, &runs);
             if wrong.is_none() {

@@ -335,12 +335,13 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             let shared = map.sharing == Sharing::Shared;
             allowed.must(shared && prot.has(Prot::WRITE) && !writable, EACCES);
         }
-        Call::Msync { offset, flags, .. } => {
+        Call::Msync { offset, len, flags, .. } => {
             allowed.must(offset % 4096 != 0, EINVAL);
             let both = flags.has(MsyncFlags::ASYNC) && flags.has(MsyncFlags::SYNC);
             allowed.must(both, EINVAL);
             let Some(map) = world.map_in(call, 0) else { return };
             allowed.maybe(may_report_eio(world, map.file), EIO);
+            allowed.must(offset.saturating_add(*len) > map.len, ENOMEM);
         }
         Call::Madvise { offset, len, advice, .. } => {
             madvise_rules(world, call, *offset, *len, *advice, allowed);
@@ -458,6 +459,8 @@ fn madvise_rules(
     allowed.must(offset % 4096 != 0, EINVAL);
     let Some(map) = world.map_in(call, 0) else { return };
     let some = len > 0;
+    // The part that is mapped is advised all the same (mm/madvise.c:madvise_walk_vmas, 6.12).
+    allowed.must(some && offset.saturating_add(len) > map.len, ENOMEM);
     let span = world.span(call);
     let end = crate::model::page_up(offset.saturating_add(len));
     let faults = |write| world.faults(map, offset, end - offset.min(end), write, span);
