@@ -1,0 +1,110 @@
+//! The closed loop on the fake: an honest kernel is never accused, and every planted bug is found by an oracle that is meant to find it.
+//!
+//! Everything is seeded; what fails prints the program's seed, its text and what was said of it.
+
+use checker::{Policy, Verdict, check};
+use harness::target::fake::{Bug, FakeConfig, FakeTarget};
+use harness::target::{Done, Target};
+use program::{Mount, Program};
+
+/// Programs that the honest fake runs in the test; set `PINFUZZ_HONEST` for a longer look.
+const HONEST_PROGRAMS: u64 = 3000;
+/// Programs within which each bug must be found.
+const POWER_PROGRAMS: u64 = 20_000;
+/// Programs of one fake's life, as many as a guest lives through between two resets.
+const LIFE: u64 = 200;
+
+fn program(seed: u64) -> Program {
+    Program::from_seed(seed, Mount::ALL[seed as usize % 4])
+}
+
+/// Runs programs `from..to` and hands out each result until `look` returns false.
+fn run(bug: Option<Bug>, from: u64, to: u64, mut look: impl FnMut(u64, Done) -> bool) -> bool {
+    let mut seed = from;
+    while seed < to {
+        let mut target = FakeTarget::new(FakeConfig { seed, bug, ..FakeConfig::default() });
+        let end = (seed + LIFE).min(to);
+        let mut delivered = seed;
+        while seed < end {
+            let mut go_on = true;
+            let mut next = || {
+                let this = (seed < end).then(|| program(seed));
+                seed += 1;
+                this
+            };
+            let result = target.run_batch(&mut next, &mut |done| {
+                go_on &= look(delivered, done);
+                delivered += 1;
+            });
+            result.expect("the fake has no trouble of its own");
+            if !go_on {
+                return false;
+            }
+        }
+        seed = end;
+    }
+    true
+}
+
+#[test]
+fn an_honest_kernel_is_never_accused() {
+    let number = |name, default| {
+        std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+    };
+    let count: u64 = number("PINFUZZ_HONEST", HONEST_PROGRAMS);
+    let from: u64 = number("PINFUZZ_FROM", 0);
+    let policy = Policy::for_release("6.12");
+    let mut inconclusive = 0;
+    let mut accused = 0;
+    run(None, from, from + count, |seed, done| {
+        match check(&done.program, &done.history, &policy) {
+            Verdict::Explained => {}
+            Verdict::Inconclusive(reason) => {
+                inconclusive += 1;
+                eprintln!("seed {seed}: inconclusive, {reason:?}");
+            }
+            Verdict::Anomalous(list) => {
+                accused += 1;
+                if accused <= 5 {
+                    eprintln!("seed {seed} (run {}):\n{}", done.history.run, done.program);
+                    for anomaly in list.iter().take(4) {
+                        eprintln!("  {:?} {anomaly}", anomaly.oracle);
+                    }
+                } else {
+                    eprintln!("seed {seed}: {}", list[0]);
+                }
+            }
+        }
+        accused < 60
+    });
+    assert_eq!(accused, 0, "the honest fake was accused");
+    assert!(inconclusive * 50 <= count, "{inconclusive} of {count} could not be judged");
+}
+
+#[test]
+fn every_planted_bug_is_found_by_an_oracle_that_is_meant_to() {
+    let policy = Policy::for_release("6.12");
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        let mut others = Vec::new();
+        let mut found = None;
+        run(Some(*bug), 0, POWER_PROGRAMS, |seed, done| {
+            if let Verdict::Anomalous(list) = check(&done.program, &done.history, &policy) {
+                if let Some(hit) = list.iter().find(|a| bug.expected().contains(&a.oracle)) {
+                    found = Some((seed, hit.to_string()));
+                    return false;
+                }
+                others.push(format!("seed {seed}: {:?} {}", list[0].oracle, list[0]));
+            }
+            others.len() < 50
+        });
+        match found {
+            Some((seed, what)) => eprintln!("{:28} after {:5}  {what}", bug.name(), seed + 1),
+            None => {
+                eprintln!("{:28} MISSED; others: {:#?}", bug.name(), &others[..others.len().min(3)]);
+                missed.push(bug.name());
+            }
+        }
+    }
+    assert!(missed.is_empty(), "not found by the oracles meant for them: {missed:?}");
+}
