@@ -2,5 +2,6 @@
 
 pub mod campaign;
 pub mod exit;
+pub mod machine;
 pub mod report;
 pub mod target;

@@ -3,6 +3,7 @@
 //! A target turns programs into histories. Its own trouble is a `TargetError` and never looks like a finding.
 
 pub mod fake;
+pub mod console;
 pub mod qemu;
 
 use history::History;

@@ -1,10 +1,40 @@
 //! The `qemu` target: real Linux kernels in QEMU guests that are started from a snapshot.
 //!
-//! Does not judge anything, and knows no command line: `Config` is what it is told.
+//! ```text
+//! command   what QEMU and the kernel are told         snapshot  boot once, save, restore
+//! spawn     a process that cannot outlive us          accel     does KVM work? boot and see
+//! qmp       its control socket                        guest     jobs in, logs out, a watchdog
+//! shm       the ring of jobs                          media     fsck and bytes behind extents
+//! console   what the kernel says, run by run          batch     programs through guests
+//! vm        all of these for one process
+//! ```
+//! Does not judge anything, and knows no command line of ours: `Config` is what it is told.
+
+pub mod accel;
+mod batch;
+mod command;
+mod console;
+mod guest;
+mod media;
+mod qmp;
+mod shm;
+pub mod snapshot;
+mod spawn;
+mod vm;
 
 use super::{Done, Target, TargetError, TargetInfo, TargetStats};
+use crate::machine::cache::Cache;
+use crate::machine::image::{self, Pmem};
+use crate::machine::scratch::{self, Scratch};
+use crate::machine::{infra, kernel, packages};
+use guest::Guest;
 use program::Program;
-use std::path::PathBuf;
+use shm::Counters;
+use snapshot::{Recipe, Snapshot};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+pub use vm::version;
 
 /// How a guest is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,8 +95,18 @@ impl Default for Config {
 /// A target whose programs run in QEMU guests.
 #[derive(Debug)]
 pub struct QemuTarget {
+    recipe: Recipe,
+    snapshot: Snapshot,
+    scratch: Scratch,
     info: TargetInfo,
     stats: TargetStats,
+    /// The guest, if one lives.
+    guest: Option<Guest>,
+    /// Its counters when they were last added to `stats`.
+    seen: Counters,
+    /// Programs that a lost guest had taken in.
+    queue: VecDeque<batch::Item>,
+    record: bool,
 }
 
 impl QemuTarget {
@@ -76,9 +116,118 @@ impl QemuTarget {
         config: &Config,
         progress: &(dyn Fn(&str) + Sync),
     ) -> Result<QemuTarget, TargetError> {
-        progress("starting");
-        Err(TargetError::Infra(format!("no guest for {} yet", config.kernel)))
+        let cache = Cache::open()?;
+        QemuTarget::with_cache(config, &cache, progress)
     }
+
+    /// As `new`, with a given cache.
+    pub fn with_cache(
+        config: &Config,
+        cache: &Cache,
+        progress: &(dyn Fn(&str) + Sync),
+    ) -> Result<QemuTarget, TargetError> {
+        // Mistakes in names come before any work.
+        let image = image::load(&config.image)?;
+        if config.mode == Mode::Exact && image.pmem == Pmem::VirtioPmem {
+            return Err(infra(format!(
+                "image {} has no exact mode: virtio-pmem flushes on a thread of the host",
+                image.name
+            )));
+        }
+        cache.sweep();
+        scratch::sweep(cache);
+        let qemu = program(config, cache, progress)?;
+        let version = version(&qemu)?;
+        let kernel = kernel::find(&config.kernel, cache, progress)?;
+        let mut recipe = Recipe::new(config, qemu, version, kernel, image)?;
+        if config.mode == Mode::Fast {
+            recipe.kvm = accel::choose(config.accel, &recipe, cache, progress)?.kvm;
+        }
+        let (snapshot, booted) = recipe.snapshot(cache, progress)?;
+        let scratch = Scratch::new(cache, recipe.need_restored())?;
+        let info = TargetInfo {
+            release: snapshot.facts.hello.release.clone(),
+            version: snapshot.facts.hello.version.clone(),
+            kernel: config.kernel.clone(),
+            cmdline: snapshot.facts.line.clone(),
+            accel: if recipe.kvm { "kvm" } else { "tcg" }.into(),
+            mode: if config.mode == Mode::Exact { "exact" } else { "fast" }.into(),
+            image: recipe.image.name.clone(),
+            qemu: command::quoted(&recipe.qemu, &recipe.restore_args(&snapshot, Path::new("."))),
+        };
+        let mut target = QemuTarget {
+            recipe,
+            snapshot,
+            scratch,
+            info,
+            stats: TargetStats { boots: u64::from(booted), ..TargetStats::default() },
+            guest: None,
+            seen: Counters::default(),
+            queue: VecDeque::new(),
+            record: true,
+        };
+        // Trouble shows here rather than in the first batch.
+        target.start()?;
+        target.stats.resets = 0;
+        Ok(target)
+    }
+
+    /// What the agent found in the guest: mounts, DAX, operations of io_uring.
+    pub fn hello(&self) -> &history::wire::Hello {
+        &self.snapshot.facts.hello
+    }
+
+    /// Seconds that the snapshot's boot took.
+    pub fn boot_seconds(&self) -> f64 {
+        self.snapshot.facts.boot_seconds
+    }
+
+    /// Starts a guest if none lives. In exact mode it stands still until its input is in place.
+    fn start(&mut self) -> Result<(), TargetError> {
+        if self.guest.is_some() {
+            return Ok(());
+        }
+        let restore = |target: &QemuTarget| {
+            let mut vm = target.recipe.restore(&target.snapshot, &target.scratch)?;
+            if target.recipe.mode == Mode::Fast {
+                vm.run()?;
+            }
+            Ok::<_, TargetError>(vm)
+        };
+        // A machine that is out of memory for a moment, say: once more, and then it is an error.
+        let vm = restore(self).or_else(|_| restore(self))?;
+        self.seen = vm.shm.counters()?;
+        self.guest = Some(Guest::new(vm));
+        self.stats.resets += 1;
+        Ok(())
+    }
+
+    fn guest(&mut self) -> Result<&mut Guest, TargetError> {
+        self.guest.as_mut().ok_or_else(|| infra("the guest is gone"))
+    }
+
+    /// Adds what the guest's counters have gained.
+    fn account(&mut self) -> Result<(), TargetError> {
+        let now = self.guest()?.vm.shm.counters()?;
+        // They are the guest's word: they may go backwards in a broken one.
+        self.stats.calls += now.calls.saturating_sub(self.seen.calls);
+        self.stats.kernel_ns += now.kernel_ns.saturating_sub(self.seen.kernel_ns);
+        self.stats.busy_ns += now.busy_ns.saturating_sub(self.seen.busy_ns);
+        self.seen = now;
+        Ok(())
+    }
+}
+
+/// The QEMU program, and whatever else a guest needs.
+fn program(
+    config: &Config,
+    cache: &Cache,
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<PathBuf, TargetError> {
+    let needs = packages::GUEST.iter().copied();
+    let needs: Vec<&str> = needs.filter(|p| config.qemu.is_none() || !p.starts_with("qemu")).collect();
+    packages::ensure(cache, &needs, progress)?;
+    config.qemu.clone().map_or_else(|| packages::expect("qemu-system-x86_64"), Ok)
 }
 
 impl Target for QemuTarget {
@@ -92,9 +241,19 @@ impl Target for QemuTarget {
 
     fn run_batch(
         &mut self,
-        _next: &mut dyn FnMut() -> Option<Program>,
-        _done: &mut dyn FnMut(Done),
+        next: &mut dyn FnMut() -> Option<Program>,
+        done: &mut dyn FnMut(Done),
     ) -> Result<bool, TargetError> {
-        Err(TargetError::Infra("no guest yet".into()))
+        self.batch(next, done)
+    }
+
+    fn set_recording(&mut self, on: bool) -> bool {
+        self.record = on;
+        true
+    }
+
+    fn reset(&mut self) -> Result<(), TargetError> {
+        self.guest = None;
+        self.start()
     }
 }

@@ -1,0 +1,217 @@
+//! The cache outside the tree: kernels, images and snapshots, each made once.
+//!
+//! An entry is made in a directory beside its place, gets a completion marker and is renamed. Whatever lacks the marker
+//! was left by a run that was killed, and counts for nothing. Does not limit its size: `pinfuzz doctor` says what lies there.
+
+use super::{file_trouble, infra};
+use crate::target::TargetError;
+use std::env;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// The file that says that an entry is whole. Its content is the version of the cache's form.
+const MARKER: &str = ".complete";
+/// Bump when entries of old runs must not be used any more.
+const FORM: &str = "pinfuzz cache 1\n";
+/// Prefix of directories in which entries are being made.
+const TEMPORARY: &str = ".tmp-";
+
+/// The cache.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// A lock that is held until it is dropped, also against other processes.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Cache {
+    /// Opens `$XDG_CACHE_HOME/pinfuzz`, by default `~/.cache/pinfuzz`.
+    pub fn open() -> Result<Cache, TargetError> {
+        let base = match (env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
+            // The XDG specification says that relative paths are to be ignored.
+            (Some(cache), _) if Path::new(&cache).is_absolute() => PathBuf::from(cache),
+            (_, Some(home)) if !home.is_empty() => PathBuf::from(home).join(".cache"),
+            _ => return Err(infra("neither XDG_CACHE_HOME nor HOME is set")),
+        };
+        Cache::at(&base.join("pinfuzz"))
+    }
+
+    /// Opens a cache at `root`.
+    pub fn at(root: &Path) -> Result<Cache, TargetError> {
+        fs::create_dir_all(root.join("locks")).map_err(file_trouble("creating cache", root))?;
+        Ok(Cache { root: root.to_path_buf() })
+    }
+
+    /// Where it lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Waits for the lock of that name.
+    pub fn lock(&self, name: &str) -> Result<Lock, TargetError> {
+        let path = self.root.join("locks").join(name);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(file_trouble("opening lock", &path))?;
+        file.lock().map_err(file_trouble("locking", &path))?;
+        Ok(Lock { _file: file })
+    }
+
+    /// The place of an entry, if it is there and whole.
+    pub fn find(&self, kind: &str, key: &str) -> Option<PathBuf> {
+        let path = self.root.join(kind).join(key);
+        let marker = fs::read_to_string(path.join(MARKER)).ok()?;
+        (marker == FORM).then_some(path)
+    }
+
+    /// The place of an entry; `make` fills a fresh directory if there is none. Others who want the same wait meanwhile.
+    pub fn entry(
+        &self,
+        kind: &str,
+        key: &str,
+        make: impl FnOnce(&Path) -> Result<(), TargetError>,
+    ) -> Result<PathBuf, TargetError> {
+        if let Some(path) = self.find(kind, key) {
+            return Ok(path);
+        }
+        let _lock = self.lock(&format!("{kind}-{key}"))?;
+        if let Some(path) = self.find(kind, key) {
+            return Ok(path);
+        }
+        let folder = self.root.join(kind);
+        let path = folder.join(key);
+        let temporary = folder.join(format!("{TEMPORARY}{key}"));
+        // We hold the lock: what lies in either place was left by a run that was killed.
+        for leftover in [&path, &temporary] {
+            if leftover.exists() {
+                fs::remove_dir_all(leftover).map_err(file_trouble("clearing", leftover))?;
+            }
+        }
+        fs::create_dir_all(&temporary).map_err(file_trouble("creating", &temporary))?;
+        let made = make(&temporary).and_then(|()| {
+            let marker = temporary.join(MARKER);
+            fs::write(&marker, FORM).map_err(file_trouble("writing", &marker))?;
+            // A marker must never reach the disk before what it vouches for.
+            let dir = File::open(&temporary).map_err(file_trouble("opening", &temporary))?;
+            rustix::fs::syncfs(&dir).map_err(|e| file_trouble("syncing", &temporary)(e.into()))?;
+            fs::rename(&temporary, &path).map_err(file_trouble("renaming", &temporary))
+        });
+        if made.is_err() {
+            // Best effort: the next run sweeps what cannot be removed now.
+            let _ = fs::remove_dir_all(&temporary);
+        }
+        made.map(|()| path)
+    }
+
+    /// Keys of the whole entries of a kind, in order.
+    pub fn keys(&self, kind: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.root.join(kind)) else {
+            return Vec::new();
+        };
+        let mut keys: Vec<String> =
+            entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+        keys.retain(|key| self.find(kind, key).is_some());
+        keys.sort();
+        keys
+    }
+
+    /// Removes what killed runs left half-made. Entries that someone is making are left alone.
+    pub fn sweep(&self) {
+        let Ok(kinds) = fs::read_dir(&self.root) else {
+            return;
+        };
+        for kind in kinds.flatten() {
+            let Ok(entries) = fs::read_dir(kind.path()) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let Some(key) = name.strip_prefix(TEMPORARY) else {
+                    continue;
+                };
+                let lock = format!("{}-{key}", kind.file_name().to_string_lossy());
+                let Ok(file) = File::open(self.root.join("locks").join(lock)) else {
+                    continue;
+                };
+                match file.try_lock() {
+                    Ok(()) => drop(fs::remove_dir_all(entry.path())),
+                    Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+                }
+            }
+        }
+    }
+
+    /// A small fact that is remembered: replaced as a whole.
+    pub fn remember(&self, name: &str, text: &str) -> Result<(), TargetError> {
+        let folder = self.root.join("facts");
+        fs::create_dir_all(&folder).map_err(file_trouble("creating", &folder))?;
+        let temporary = folder.join(format!("{TEMPORARY}{name}-{}", std::process::id()));
+        fs::write(&temporary, text).map_err(file_trouble("writing", &temporary))?;
+        let path = folder.join(name);
+        fs::rename(&temporary, &path).map_err(file_trouble("writing", &path))
+    }
+
+    /// A fact, if it was remembered.
+    pub fn recall(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.root.join("facts").join(name)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        (dir, cache)
+    }
+
+    #[test]
+    fn an_entry_is_made_once() {
+        let (_dir, cache) = cache();
+        let made = cache.entry("k", "x", |p| Ok(fs::write(p.join("f"), "1").unwrap())).unwrap();
+        let again = cache.entry("k", "x", |_| panic!("made twice")).unwrap();
+        assert_eq!(made, again);
+        assert_eq!(fs::read_to_string(again.join("f")).unwrap(), "1");
+        assert_eq!(cache.keys("k"), ["x"]);
+    }
+
+    #[test]
+    fn an_entry_without_its_marker_counts_for_nothing() {
+        let (dir, cache) = cache();
+        let half = dir.path().join("k/x");
+        fs::create_dir_all(&half).unwrap();
+        fs::write(half.join("f"), "half").unwrap();
+        assert_eq!(cache.find("k", "x"), None);
+        let made = cache.entry("k", "x", |p| Ok(fs::write(p.join("g"), "whole").unwrap())).unwrap();
+        assert!(!made.join("f").exists() && made.join("g").exists());
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing() {
+        let (dir, cache) = cache();
+        assert!(cache.entry("k", "x", |_| Err(infra("no"))).is_err());
+        assert_eq!(fs::read_dir(dir.path().join("k")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn leftovers_of_killed_runs_are_swept_and_living_ones_are_not() {
+        let (dir, cache) = cache();
+        let left = dir.path().join("k/.tmp-x");
+        fs::create_dir_all(&left).unwrap();
+        let held = cache.lock("k-x").unwrap();
+        cache.sweep();
+        assert!(left.exists());
+        drop(held);
+        cache.sweep();
+        assert!(!left.exists());
+    }
+}

@@ -1,0 +1,173 @@
+//! A running guest: jobs go in, logs come out, and a watchdog tells when none will come any more.
+//!
+//! Does not know what a batch is, and judges nothing.
+
+use super::super::TargetError;
+use super::vm::{Death, Vm};
+use crate::machine::infra;
+use history::wire::{Job, Note, STATE_DONE};
+use history::{Down, Event};
+use std::time::{Duration, Instant};
+
+/// A guest whose agent shows no sign of life for this long is hung. The agent counts every call and every look at a waiting
+/// one; under TCG on a busy host the slowest of these takes some 0.3 s.
+const STILL: Duration = Duration::from_secs(10);
+/// A job that is not done after this is hung even if the agent lives: programs end within a second of guest time, and the agent
+/// gives up on stuck calls after some seconds more.
+const JOB: Duration = Duration::from_secs(120);
+/// Time between two looks counts no more than this towards both limits: when the host does not let us run, it does not let the guest
+/// run either.
+const LOOK: Duration = Duration::from_millis(50);
+/// A job takes from some 2 ms (KVM) to 20 ms (TCG): looking this often costs 1 % of a CPU and delays nothing that matters.
+const SHORTEST: Duration = Duration::from_micros(50);
+const LONGEST: Duration = Duration::from_micros(300);
+/// The console and the process are looked at less often than the ring.
+const SLOW: Duration = Duration::from_millis(10);
+/// What a hung kernel says about its tasks comes within this.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The agent finished it.
+    Done(Vec<Note>),
+    /// The guest went down; the log as far as it was written.
+    Down(Down, Vec<Note>),
+}
+
+/// A guest.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its process.
+    pub vm: Vm,
+    /// Runs so far in its life; the next is numbered one higher. A stamp never holds 0.
+    pub runs: u32,
+    /// Batches so far.
+    pub batches: u32,
+}
+
+impl Guest {
+    /// A guest that was just restored.
+    pub fn new(vm: Vm) -> Guest {
+        Guest { vm, runs: 0, batches: 0 }
+    }
+
+    /// Waits until the oldest job in flight has ended, and gives its slot back.
+    pub fn wait(&mut self) -> Result<Step, TargetError> {
+        let mut watch = Watch::new(self.vm.shm.progress()?);
+        let mut pause = SHORTEST;
+        let mut slow = Instant::now();
+        loop {
+            if self.vm.shm.state()? == STATE_DONE {
+                let notes = self.vm.shm.log()?;
+                self.vm.shm.free()?;
+                return Ok(Step::Done(notes));
+            }
+            let mut down = watch.look(self.vm.shm.progress()?);
+            if slow.elapsed() > SLOW {
+                slow = Instant::now();
+                self.vm.console.poll();
+                if self.vm.console.is_flooded() {
+                    down = Some(Down::Flood);
+                } else if let Some(death) = self.vm.death()? {
+                    // It may have finished the job before it died.
+                    if self.vm.shm.state()? == STATE_DONE {
+                        continue;
+                    }
+                    match death {
+                        Death::Guest(how) => down = Some(how),
+                        Death::Qemu(what) => return Err(infra(what)),
+                    }
+                } else if down.is_some() {
+                    self.last_words();
+                }
+                if let Some(down) = down {
+                    self.vm.console.poll();
+                    return Ok(Step::Down(down, self.vm.shm.log()?));
+                }
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST);
+        }
+    }
+
+    /// Submits a job and waits for it; no other may be in flight.
+    pub fn run(&mut self, job: &Job) -> Result<Step, TargetError> {
+        assert_eq!(self.vm.shm.in_flight(), 0, "another job is in flight");
+        self.vm.shm.submit(job)?;
+        self.wait()
+    }
+
+    /// Asks a hung kernel for the stacks of tasks that stand (SysRq w), for the report. It may be past answering.
+    fn last_words(&mut self) {
+        let asked = self.vm.press("alt-sysrq-w");
+        let deadline = Instant::now() + LAST_WORDS;
+        while asked.is_ok() && Instant::now() < deadline {
+            self.vm.console.poll();
+            std::thread::sleep(SLOW);
+        }
+    }
+}
+
+/// Counts the time in which nothing happened.
+#[derive(Debug)]
+struct Watch {
+    progress: u64,
+    still: Duration,
+    whole: Duration,
+    last: Instant,
+}
+
+impl Watch {
+    fn new(progress: u64) -> Watch {
+        Watch { progress, still: Duration::ZERO, whole: Duration::ZERO, last: Instant::now() }
+    }
+
+    fn look(&mut self, progress: u64) -> Option<Down> {
+        let passed = self.last.elapsed().min(LOOK);
+        self.last = Instant::now();
+        self.whole += passed;
+        self.still += passed;
+        if progress != self.progress {
+            self.progress = progress;
+            self.still = Duration::ZERO;
+        }
+        (self.still > STILL || self.whole > JOB).then_some(Down::Hang)
+    }
+}
+
+/// The events of a run, and what kept the agent from its work.
+pub fn events(notes: Vec<Note>) -> Result<(Vec<Event>, Option<String>), TargetError> {
+    let mut events = Vec::new();
+    let mut trouble = None;
+    for note in notes {
+        match note {
+            Note::Event(event) => events.push(event),
+            Note::Trouble(what) => trouble = Some(what),
+            Note::Run(_) | Note::Unmounted => return Err(infra("the guest's log holds a note of another job")),
+        }
+    }
+    history::wire::sort_events(&mut events);
+    Ok((events, trouble))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_counts_looks_and_not_the_hosts_delays() {
+        let mut watch = Watch::new(1);
+        watch.last = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
+        assert_eq!(watch.look(1), None);
+        assert!(watch.still <= LOOK);
+        watch.still = STILL;
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(watch.look(1), Some(Down::Hang));
+        assert_eq!(watch.look(2), None);
+        assert_eq!(watch.still, Duration::ZERO);
+        watch.whole = JOB;
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(watch.look(3), Some(Down::Hang));
+    }
+}

@@ -1,0 +1,310 @@
+//! Snapshots: a guest is booted once, saved with its file systems mounted, and every later start begins there.
+//!
+//! Memory is not copied: a restored guest maps the saved memory privately. Only the media and the ring of jobs, a few MiB of
+//! data, are copied for each start, because we read them while the guest runs.
+
+use super::super::TargetError;
+use super::command::{self, Files, TAIL};
+use super::shm::Shm;
+use super::vm::{Death, Start, Vm};
+use super::{Config, Mode};
+use crate::machine::cache::Cache;
+use crate::machine::digest::Digest;
+use crate::machine::image::{Image, Pmem};
+use crate::machine::kernel::Kernel;
+use crate::machine::scratch::Scratch;
+use crate::machine::{agent, file_trouble, infra, initramfs, sparse, tail};
+use history::wire::{self, Hello};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Kind of the cache entries that hold snapshots.
+pub const KIND: &str = "snapshots";
+/// Bump when snapshots are made in another way.
+const FORM: &str = "snapshot 1";
+/// A stock kernel is up in 5 s under TCG on an idle machine, in 60 s where six builds run beside it.
+pub const BOOT_PATIENCE: Duration = Duration::from_secs(240);
+/// Guest time for what the kernel does behind a mount (log workers, deferred frees), so that no program meets it.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// Most bytes of the console that an error quotes.
+const CONSOLE_MAX: usize = 2000;
+/// How often a booting guest is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// What is known about a snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Facts {
+    /// What the agent said of itself.
+    pub hello: Hello,
+    /// The kernel's command line.
+    pub line: String,
+    /// PCI address of the shared memory.
+    pub shm_address: u64,
+    /// Seconds from power-on to a ready agent.
+    pub boot_seconds: f64,
+}
+
+/// A snapshot in the cache.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where it lies.
+    pub dir: PathBuf,
+    /// What is known about it.
+    pub facts: Facts,
+}
+
+/// What a guest is made of.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The QEMU program.
+    pub qemu: PathBuf,
+    /// Its version.
+    pub version: String,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The image.
+    pub image: Image,
+    /// Fast or exact.
+    pub mode: Mode,
+    /// KVM or TCG.
+    pub kvm: bool,
+    /// The kernel's command line.
+    pub line: String,
+    /// The initramfs.
+    pub initramfs: Vec<u8>,
+}
+
+impl Recipe {
+    /// Puts a recipe together.
+    pub fn new(
+        config: &Config,
+        qemu: PathBuf,
+        version: String,
+        kernel: Kernel,
+        image: Image,
+    ) -> Result<Recipe, TargetError> {
+        let line = command::kernel_line(&image, &config.append);
+        let initramfs = initramfs::build(&kernel, &image)?;
+        // It has to fit into the memory behind the media, with room for the ACPI tables and page borders.
+        if image.pmem == Pmem::E820 && initramfs.len() as u64 > TAIL - (4 << 20) {
+            return Err(infra(format!(
+                "the initramfs of {} has {} MiB, more than fit: strip the modules of debug information",
+                kernel.name,
+                initramfs.len() >> 20
+            )));
+        }
+        Ok(Recipe { qemu, version, kernel, image, mode: config.mode, kvm: false, line, initramfs })
+    }
+
+    /// The name of the snapshot: everything that shapes the guest.
+    fn key(&self) -> Result<String, TargetError> {
+        let kernel = fs::read(&self.kernel.image).map_err(file_trouble("reading", &self.kernel.image))?;
+        let digest = Digest::default()
+            .with(FORM.as_bytes())
+            .with(&kernel)
+            .with(&self.initramfs)
+            .with(agent::ELF)
+            .with(self.image.layout().as_bytes())
+            .with(format!("{:?} {}", self.mode, self.kvm).as_bytes())
+            .with(self.version.as_bytes())
+            .with(self.line.as_bytes());
+        let mode = if self.mode == Mode::Exact { "exact" } else { "fast" };
+        let accel = if self.kvm { "kvm" } else { "tcg" };
+        Ok(format!("{}-{mode}-{accel}-{digest}", self.kernel.release))
+    }
+
+    /// Bytes of scratch that a booting guest needs, if all of its memory were used.
+    fn need(&self) -> u64 {
+        let media: u64 = self.image.media.iter().map(|m| self.image.file_size(m)).sum();
+        self.image.memory + TAIL + media + wire::SHM_SIZE
+    }
+
+    /// Bytes of scratch that a restored guest needs if its media fill up.
+    pub fn need_restored(&self) -> u64 {
+        // Media hold a few MiB when they are fresh and some 100 MiB after a batch; all of it twice would be a waste to ask for.
+        (256 << 20) + wire::SHM_SIZE
+    }
+
+    /// Boots a guest in `scratch` and returns it when the agent is ready, with the seconds that took.
+    pub fn boot(
+        &self,
+        scratch: &Scratch,
+        patience: Duration,
+    ) -> Result<(Vm, f64), TargetError> {
+        let memory = scratch.path();
+        let dir = fresh(scratch)?;
+        for index in 0..self.image.media.len() {
+            self.image.make(index, &dir.join(format!("media{index}")))?;
+        }
+        let initramfs = memory.join("initramfs");
+        fs::write(&initramfs, &self.initramfs).map_err(file_trouble("writing", &initramfs))?;
+        let shm = Shm::create(&dir.join("shm"))?;
+        let files = Files { memory, share: true, dir: &dir };
+        let mut args = command::machine(&self.image, self.mode, self.kvm, files);
+        args.extend(command::boot(&self.kernel.image, &initramfs, &self.line));
+        let media = self.image.media.len();
+        let begin = Instant::now();
+        let mut vm = Vm::start(Start { qemu: &self.qemu, args, dir: &dir, media, shm, state: None })?;
+        self.await_agent(&mut vm, begin + patience)?;
+        Ok((vm, begin.elapsed().as_secs_f64()))
+    }
+
+    fn await_agent(&self, vm: &mut Vm, deadline: Instant) -> Result<(), TargetError> {
+        let fail = |vm: &mut Vm, what: &str| {
+            vm.console.poll();
+            let text = vm.console.text();
+            let words = tail(text.trim(), CONSOLE_MAX);
+            let what = if words.is_empty() {
+                format!("{what}; its console is empty; qemu says: {}", vm.complaint())
+            } else {
+                format!("{what}; last words:\n{words}")
+            };
+            Err(TargetError::Boot { kernel: self.kernel.name.clone(), what })
+        };
+        loop {
+            match vm.shm.agent()? {
+                wire::AGENT_READY => return Ok(()),
+                wire::AGENT_FAILED => {
+                    let what = format!("the agent gave up: {}", vm.shm.error()?);
+                    return fail(vm, &what);
+                }
+                _ => {}
+            }
+            match vm.death()? {
+                None => {}
+                Some(Death::Guest(_)) => return fail(vm, "it went down"),
+                Some(Death::Qemu(what)) => return Err(infra(what)),
+            }
+            // A broken KVM leaves the guest standing like this.
+            if vm.status()? == "internal-error" {
+                return fail(vm, "qemu met an internal error");
+            }
+            if Instant::now() > deadline {
+                return fail(vm, "the agent did not become ready in time");
+            }
+            vm.console.poll();
+            if vm.console.is_flooded() {
+                return fail(vm, "the console is flooded");
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The snapshot, made now if it is not in the cache. Tells whether a boot was needed.
+    pub fn snapshot(
+        &self,
+        cache: &Cache,
+        progress: &(dyn Fn(&str) + Sync),
+    ) -> Result<(Snapshot, bool), TargetError> {
+        let key = self.key()?;
+        let mut booted = false;
+        let dir = cache.entry(KIND, &key, |dir| {
+            booted = true;
+            let accel = if self.kvm { "KVM" } else { "TCG" };
+            progress(&format!("booting {} with {accel} for a snapshot", self.kernel.name));
+            self.make(cache, dir)
+        })?;
+        let path = dir.join("facts.json");
+        let text = fs::read_to_string(&path).map_err(file_trouble("reading", &path))?;
+        let facts = serde_json::from_str(&text).map_err(infra)?;
+        Ok((Snapshot { dir, facts }, booted))
+    }
+
+    fn make(&self, cache: &Cache, dir: &Path) -> Result<(), TargetError> {
+        let scratch = Scratch::new(cache, self.need())?;
+        let (mut vm, boot_seconds) = self.boot(&scratch, BOOT_PATIENCE)?;
+        let hello = vm.shm.hello()?;
+        self.check(&hello)?;
+        std::thread::sleep(SETTLE);
+        vm.stop()?;
+        let shm_address = vm.shm_address()?;
+        vm.save(&dir.join("state"))?;
+        let facts = Facts { hello, line: self.line.clone(), shm_address, boot_seconds };
+        let keep = |name: &str, file: &File| {
+            let path = dir.join(name);
+            let copy = || {
+                let to = File::create(&path)?;
+                let length = file.metadata()?.len();
+                to.set_len(length)?;
+                sparse::copy(file, 0, length, &to, 0)
+            };
+            copy().map_err(|e| file_trouble("writing snapshot", &path)(e))
+        };
+        for (n, media) in vm.media.iter().enumerate() {
+            keep(&format!("media{n}"), media)?;
+        }
+        keep("shm", vm.shm.file())?;
+        let tail = (self.image.pmem == Pmem::E820).then_some("tail");
+        for name in ["ram"].into_iter().chain(tail) {
+            let path = scratch.path().join(name);
+            keep(name, &File::open(&path).map_err(file_trouble("reading", &path))?)?;
+        }
+        let path = dir.join("facts.json");
+        let text = serde_json::to_string_pretty(&facts).map_err(infra)?;
+        fs::write(&path, text).map_err(file_trouble("writing", &path))
+    }
+
+    /// Whether the guest is what the image asked for: DAX may be off without any mount having failed (XFS does that).
+    fn check(&self, hello: &Hello) -> Result<(), TargetError> {
+        let fail = |what: String| Err(TargetError::Boot { kernel: self.kernel.name.clone(), what });
+        if hello.dax.len() != self.image.media.len() {
+            return fail(format!("the agent reports {} mounts", hello.dax.len()));
+        }
+        for (medium, dax) in self.image.media.iter().zip(&hello.dax) {
+            if medium.mount.is_dax() != *dax {
+                let (name, is) = (medium.mount.name(), if *dax { "on" } else { "off" });
+                return fail(format!("DAX is {is} on {name}: {}", hello.mounts.join("; ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The arguments of a restored guest.
+    pub fn restore_args(&self, snapshot: &Snapshot, dir: &Path) -> Vec<std::ffi::OsString> {
+        let files = Files { memory: &snapshot.dir, share: false, dir };
+        let mut args = command::machine(&self.image, self.mode, self.kvm, files);
+        args.extend(command::restore());
+        args
+    }
+
+    /// Starts a guest from a snapshot. It is paused.
+    pub fn restore(&self, snapshot: &Snapshot, scratch: &Scratch) -> Result<Vm, TargetError> {
+        let dir = fresh(scratch)?;
+        let copy = |name: &str| {
+            let path = snapshot.dir.join(name);
+            let copy = || {
+                let from = File::open(&path)?;
+                let length = from.metadata()?.len();
+                let to = File::create(dir.join(name))?;
+                to.set_len(length)?;
+                sparse::copy(&from, 0, length, &to, 0)
+            };
+            copy().map_err(|e| file_trouble("copying snapshot", &path)(e))
+        };
+        let media = self.image.media.len();
+        for n in 0..media {
+            copy(&format!("media{n}"))?;
+        }
+        copy("shm")?;
+        let path = snapshot.dir.join("state");
+        let state = Some(File::open(&path).map_err(file_trouble("reading", &path))?);
+        let shm = Shm::open(&dir.join("shm"))?;
+        let args = self.restore_args(snapshot, &dir);
+        let mut vm = Vm::start(Start { qemu: &self.qemu, args, dir: &dir, media, shm, state })?;
+        vm.load(snapshot)?;
+        Ok(vm)
+    }
+}
+
+/// An empty directory for one guest's files.
+fn fresh(scratch: &Scratch) -> Result<PathBuf, TargetError> {
+    let dir = scratch.path().join("guest");
+    if dir.exists() {
+        // Of a guest that did not start.
+        fs::remove_dir_all(&dir).map_err(file_trouble("clearing", &dir))?;
+    }
+    fs::create_dir(&dir).map_err(file_trouble("creating", &dir))?;
+    Ok(dir)
+}
