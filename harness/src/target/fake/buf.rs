@@ -48,7 +48,7 @@ impl Seg {
             Seg::Map { offset, .. } => *offset,
             Seg::Piece(piece) => piece.from as u64,
         };
-        start % SECTOR != 0 || self.len() as u64 % SECTOR != 0
+        start % SECTOR != 0 || !(self.len() as u64).is_multiple_of(SECTOR)
     }
 }
 

@@ -64,7 +64,7 @@ fn remap_len(w: &World, p: &Places<'_>, len: u64, kind: Remap) -> Result<u64, Er
         }
         len = size_in.checked_sub(p.from).ok_or(EINVAL)?;
     }
-    if p.from % PAGE != 0 || p.to % PAGE != 0 {
+    if !p.from.is_multiple_of(PAGE) || !p.to.is_multiple_of(PAGE) {
         return Err(EINVAL);
     }
     let leaves = |at: u64, size: u64| at >= size || at + len > size;
@@ -94,7 +94,7 @@ fn remap_len(w: &World, p: &Places<'_>, len: u64, kind: Remap) -> Result<u64, Er
 /// generic_remap_check_len: no part of a block in the middle of the destination.
 fn remap_end(w: &World, p: &Places<'_>, len: u64, kind: Remap) -> Result<u64, Errno> {
     let size_out = w.fs[p.dst.mount].ino(p.dst.ino).size;
-    if len % PAGE == 0 || p.to + len >= size_out {
+    if len.is_multiple_of(PAGE) || p.to + len >= size_out {
         return Ok(len);
     }
     if kind == Remap::Clone { Err(EINVAL) } else { Ok(len - len % PAGE) }
@@ -294,7 +294,8 @@ async fn copy_pieces(cx: Cx<'_>, f: &OpenFile, pos: u64, len: u64) -> Result<Vec
     let data = vec![0; len as usize];
     let mut memory = Memory::new(vec![Seg::Anon { data, align: 0, touched: 0 }]);
     let n = rw::read(cx, f, pos, &mut memory).await? as usize;
-    let replaced = cx.look().has(Bug::SplicePageReplaced) && pos % PAGE == 0 && !f.is_direct();
+    let replaced =
+        cx.look().has(Bug::SplicePageReplaced) && pos.is_multiple_of(PAGE) && !f.is_direct();
     let Some(Seg::Anon { data, .. }) = memory.segs.first() else { return Ok(Vec::new()) };
     let pieces = data[..n].chunks(PAGE as usize).enumerate().map(|(i, chunk)| {
         let mut page = [0; PAGE as usize];

@@ -113,7 +113,9 @@ pub(super) fn rename(w: &mut World, from: Path, to: Path) -> Outcome {
     }
     let loses = target.is_some() && w.has(Bug::RenameLosesTarget);
     w.set_name(to, (!loses).then_some(ino));
-    if !w.has(Bug::RenameKeepsOldName) {
+    if w.has(Bug::RenameKeepsOldName) {
+        w.fs[mount_of(from)].ino_mut(ino).nlink += 1;
+    } else {
         w.set_name(from, None);
     }
     Ok(0)
@@ -224,7 +226,7 @@ pub(super) async fn fallocate(
     let fs = &mut w.fs[f.mount];
     let size = fs.ino(f.ino).size;
     let shifts = matches!(mode, M::CollapseRange | M::InsertRange);
-    if shifts && (at % PAGE != 0 || len % PAGE != 0) {
+    if shifts && (!at.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE)) {
         return Err(EINVAL);
     }
     let end = at + len;

@@ -266,7 +266,7 @@ impl Fs {
 
     /// Zeroes what lies behind `size` in its page, up to `limit` at most: it is about to be exposed.
     pub fn zero_tail(&mut self, ino: u64, size: u64, limit: u64) {
-        if size % PAGE != 0 {
+        if !size.is_multiple_of(PAGE) {
             self.zero(ino, size, limit.min(pages_up(size) * PAGE));
         }
     }

@@ -76,7 +76,8 @@ impl MapRef {
         let vma = self.vma.borrow();
         // x86 has no page that can be written but not read.
         let allowed = if write { vma.prot.has(Prot::WRITE) } else { vma.prot != Prot::default() };
-        if !allowed && !(write && w.has(Bug::ProtectionIgnored) && vma.prot.has(Prot::READ)) {
+        let forgets = write && w.has(Bug::ProtectionIgnored) && vma.prot.has(Prot::READ);
+        if !(allowed || forgets) {
             return signal(SIGSEGV, SEGV_ACCERR);
         }
         let page = page_of(vma.offset + offset);

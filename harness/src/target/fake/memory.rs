@@ -31,7 +31,7 @@ pub(super) fn mmap(
     file: &Rc<OpenFile>,
     args: &MmapArgs,
 ) -> Result<Rc<RefCell<Vma>>, Errno> {
-    if args.offset % PAGE != 0 || args.len == 0 {
+    if !args.offset.is_multiple_of(PAGE) || args.len == 0 {
         return Err(EINVAL);
     }
     let shared = args.sharing == Sharing::Shared;
@@ -199,7 +199,7 @@ pub(super) fn msync(
     flags: MsyncFlags,
 ) -> Outcome {
     let both = flags.has(MsyncFlags::ASYNC) && flags.has(MsyncFlags::SYNC);
-    if offset % PAGE != 0 || both {
+    if !offset.is_multiple_of(PAGE) || both {
         return Err(EINVAL);
     }
     let len = pages_up(len) * PAGE;
@@ -231,7 +231,7 @@ pub(super) async fn madvise(
     len: u64,
     advice: Advice,
 ) -> Outcome {
-    if offset % PAGE != 0 {
+    if !offset.is_multiple_of(PAGE) {
         return Err(EINVAL);
     }
     let len = pages_up(len) * PAGE;

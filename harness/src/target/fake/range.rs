@@ -13,7 +13,7 @@ pub(super) type Unmap = Option<u64>;
 impl Fs {
     /// Makes a file shorter, first half: the size changes, the rest of its page is zeroed, pages leave the page cache.
     pub fn shrink(&mut self, ino: u64, len: u64) -> Unmap {
-        let off_by_one = self.has(Bug::TruncateSizeOffByOne) && len % PAGE != 0;
+        let off_by_one = self.has(Bug::TruncateSizeOffByOne) && !len.is_multiple_of(PAGE);
         if !self.has(Bug::TruncateKeepsTail) {
             self.zero_tail(ino, len, u64::MAX);
         }
@@ -40,7 +40,7 @@ impl Fs {
         if !self.has(Bug::TruncateKeepsTail) {
             self.zero_tail(ino, size, u64::MAX);
         }
-        let off_by_one = self.has(Bug::TruncateSizeOffByOne) && len % PAGE != 0;
+        let off_by_one = self.has(Bug::TruncateSizeOffByOne) && !len.is_multiple_of(PAGE);
         self.ino_mut(ino).size = len + u64::from(off_by_one);
     }
 
@@ -228,7 +228,7 @@ impl Fs {
         if at > size && !self.has(Bug::ExtendingWriteKeepsTail) {
             self.zero_tail(ino, size, at);
         }
-        let torn = self.has(Bug::TornCopy) && (at + bytes.len() as u64) % PAGE != 0;
+        let torn = self.has(Bug::TornCopy) && !(at + bytes.len() as u64).is_multiple_of(PAGE);
         let kept = if torn && bytes.len() >= 8 { bytes.len() - 4 } else { bytes.len() };
         self.lay(ino, at, &bytes[..kept], How::Write);
         let inode = self.ino_mut(ino);

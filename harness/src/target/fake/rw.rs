@@ -77,7 +77,10 @@ async fn read_pages(
             if w.has(Bug::ReadWritesTail) && pos + n == size {
                 to.fill(w, &page[(from + n) as usize..]);
             }
-            if w.has(Bug::ShortRead) && start % PAGE != 0 && (pos + n) % PAGE == 0 {
+            if w.has(Bug::ShortRead)
+                && !start.is_multiple_of(PAGE)
+                && (pos + n).is_multiple_of(PAGE)
+            {
                 break;
             }
         }
@@ -102,7 +105,9 @@ async fn read_direct(cx: Cx<'_>, f: &OpenFile, pos: u64, to: &mut Memory) -> Res
         }
         // Holes and unwritten extents are zeroed by the CPU, which asks for no alignment.
         let from_media = fs.ino(f.ino).map.range(first..last).any(|(_, m)| m.written);
-        if from_media && (pos % SECTOR != 0 || len % SECTOR != 0 || to.is_misaligned()) {
+        if from_media
+            && (!pos.is_multiple_of(SECTOR) || !len.is_multiple_of(SECTOR) || to.is_misaligned())
+        {
             return Err(EINVAL);
         }
         size
@@ -142,7 +147,7 @@ pub(super) async fn write(
         return Ok((0, pos));
     }
     let append = f.flags.has(OpenFlags::APPEND);
-    let aligned = pos % PAGE == 0 && len % PAGE == 0;
+    let aligned = pos.is_multiple_of(PAGE) && len.is_multiple_of(PAGE);
     let inside = pos + len <= cx.look().fs[f.mount].ino(f.ino).size;
     let exclusive = !f.is_direct() || append || !aligned || !inside;
     let _guard = cx.lock(f.mount, f.ino, exclusive).await;
@@ -151,11 +156,11 @@ pub(super) async fn write(
         let inode = w.fs[f.mount].ino(f.ino);
         let at = if append && !w.has(Bug::AppendIgnored) { inode.size } else { pos };
         // XFS cannot copy part of a shared block past the page cache.
-        let part = at % PAGE != 0 || len % PAGE != 0;
+        let part = at % PAGE != 0 || !len.is_multiple_of(PAGE);
         (at, Mount::ALL[f.mount].is_xfs() && inode.reflinked && part)
     };
     let result = if f.is_direct() {
-        if pos % SECTOR != 0 || len % SECTOR != 0 {
+        if pos % SECTOR != 0 || !len.is_multiple_of(SECTOR) {
             return Err(EINVAL);
         }
         match bounces {
