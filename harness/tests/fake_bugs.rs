@@ -118,6 +118,30 @@ t0: lseek(f0, 0, HOLE)
 "#,
     ),
     (
+        Bug::CloneSharesStores,
+        r#"image xfs-dax
+t0: f0 = open("a", RDWR|CREAT)
+t0: f1 = open("b", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: ficlone(f1, f0)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: store(m0+0, 8)
+t0: pread(f1, 0, anon, 8K)
+"#,
+    ),
+    (
+        Bug::CloneSharesWrites,
+        r#"image xfs
+t0: f0 = open("a", RDWR|CREAT)
+t0: f1 = open("b", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: ficlone(f1, f0)
+t0: pwrite(f0, 0, anon, 4K)
+t0: fsync(f0)
+t0: pread(f1, 0, anon, 8K)
+"#,
+    ),
+    (
         Bug::CloneSharesDirect,
         r#"image xfs
 t0: f0 = open("a", RDWR|CREAT|DIRECT)
@@ -162,7 +186,7 @@ t0: splice(f0, 0, p0, 4K)
 ];
 
 /// Seeds tried per bug; all but the triggers' are met far sooner.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 1000;
 
 fn trigger(bug: Bug) -> Option<Program> {
     let (_, text) = TRIGGERS.iter().find(|(of, _)| *of == bug)?;

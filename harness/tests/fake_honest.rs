@@ -482,3 +482,47 @@ fn every_line_is_accounted_for(program: &Program, events: &[Event]) {
 fn is_mapping((buf, _): (program::Buf, u64)) -> bool {
     matches!(buf, program::Buf::Map(..))
 }
+
+#[test]
+fn a_copy_within_a_file_reads_what_it_has_just_written() {
+    // As measured on ext4 through the page cache.
+    for image in ["ext4", "xfs-dax"] {
+        let text = format!(
+            r#"image {image}
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: load(m0+0, 8K)
+t0: pread(f0, 0, m0+64, 4K)
+t0: load(m0+0, 8K)
+t0: pwrite(f0, 1024, m0+0, 2K)
+t0: load(m0+0, 8K)
+"#
+        );
+        let events = events(&text);
+        let mut model = read(&events, 3).0;
+        (0..4096).for_each(|i| model[64 + i] = model[i]);
+        assert!(read(&events, 5).0 == model, "{image}: read");
+        (0..2048).for_each(|i| model[1024 + i] = model[i]);
+        assert!(read(&events, 7).0 == model, "{image}: write");
+    }
+}
+
+#[test]
+fn a_direct_read_at_the_end_of_file_zeroes_the_rest_of_its_buffer() {
+    // As measured on ext4: the whole buffer is transferred, and only the count is cut at the size.
+    let text = r#"image ext4
+t0: f0 = open("a", RDWR|CREAT|DIRECT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: f1 = open("b", RDWR|CREAT)
+t0: pwrite(f1, 0, anon, 8K)
+t0: m1 = mmap(f1, 0, 8K, RW, SHARED)
+t0: pread(f0, 2K, m1+0, 8K)
+t0: load(m1+2K, 6K)
+t0: pread(f0, 2K, anon, 8K)
+"#;
+    let events = events(text);
+    assert!(read(&events, 6).0 == [0; 6144]);
+    let Payload::Read { data, tail_intact, .. } = payload(&events, 7) else { panic!("it reads") };
+    assert_eq!((data.len(), *tail_intact), (2048, false));
+}

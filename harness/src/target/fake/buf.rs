@@ -4,7 +4,7 @@
 
 use super::block::PAGE;
 use super::mapping::MapRef;
-use super::pipe::Piece;
+use super::pipe::{Held, Piece};
 use super::rw::SECTOR;
 use super::world::World;
 use history::Bytes;
@@ -74,6 +74,21 @@ impl Memory {
     /// Whether O_DIRECT must refuse it.
     pub fn is_misaligned(&self) -> bool {
         self.segs.iter().any(Seg::is_misaligned)
+    }
+
+    /// Whether it shows the file's own pages: a copy then reads what it has just written.
+    pub fn aliases(&self, mount: usize, ino: u64) -> bool {
+        self.segs.iter().any(|seg| match seg {
+            Seg::Anon { .. } => false,
+            Seg::Map { map, .. } => {
+                let vma = map.vma.borrow();
+                vma.file.mount == mount && vma.file.ino == ino
+            }
+            Seg::Piece(piece) => match piece.held {
+                Held::Cache { mount: m, ino: i, .. } => (m, i) == (mount, ino),
+                _ => false,
+            },
+        })
     }
 
     /// Goes on without copying.

@@ -224,12 +224,15 @@ impl Fs {
 
     /// Bytes that a write leaves at `at`, and the new size.
     pub fn write_at(&mut self, ino: u64, at: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let size = self.ino(ino).size;
         if at > size && !self.has(Bug::ExtendingWriteKeepsTail) {
             self.zero_tail(ino, size, at);
         }
         let torn = self.has(Bug::TornCopy) && !(at + bytes.len() as u64).is_multiple_of(PAGE);
-        let kept = if torn && bytes.len() >= 8 { bytes.len() - 4 } else { bytes.len() };
+        let kept = if torn && bytes.len() > 8 { bytes.len() - 4 } else { bytes.len() };
         self.lay(ino, at, &bytes[..kept], How::Write);
         let inode = self.ino_mut(ino);
         inode.size = inode.size.max(at + bytes.len() as u64);

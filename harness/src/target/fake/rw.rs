@@ -66,7 +66,10 @@ async fn read_pages(
                 to.pass(n as usize);
                 return Ok(len);
             }
-            let copied = to.fill(w, &page[from as usize..(from + n) as usize]) as u64;
+            let copied = match to.aliases(f.mount, f.ino) {
+                true => fill_from_itself(w, f, pos, to, n),
+                false => to.fill(w, &page[from as usize..(from + n) as usize]) as u64,
+            };
             done += copied;
             if copied < n {
                 if done == 0 {
@@ -87,6 +90,44 @@ async fn read_pages(
         cx.step().await;
     }
     Ok(done)
+}
+
+/// Bytes that a copy within one page moves at once: where source and target overlap, it sees what it has just written.
+const WORD: usize = 8;
+
+/// Copies part of a page to memory that may show the same page.
+fn fill_from_itself(w: &mut World, f: &OpenFile, pos: u64, to: &mut Memory, n: u64) -> u64 {
+    let mut done = 0;
+    while done < n {
+        let mut word = [0; WORD];
+        let k = (n - done).min(WORD as u64) as usize;
+        let from = ((pos + done) % PAGE) as usize;
+        let page = w.fs[f.mount].page(f.ino, page_of(pos));
+        word[..k].copy_from_slice(&page[from..from + k]);
+        drop(page);
+        let copied = to.fill(w, &word[..k]);
+        done += copied as u64;
+        if copied < k {
+            break;
+        }
+    }
+    done
+}
+
+/// Copies memory that may show the same page into part of a page.
+fn fetch_into_itself(w: &mut World, f: &OpenFile, pos: u64, from: &mut Memory, n: usize) -> usize {
+    let mut done = 0;
+    while done < n {
+        let mut word = [0; WORD];
+        let k = (n - done).min(WORD);
+        let got = from.fetch(w, &mut word[..k]);
+        w.fs[f.mount].write_at(f.ino, pos + done as u64, &word[..got]);
+        done += got;
+        if got < k {
+            break;
+        }
+    }
+    done
 }
 
 /// O_DIRECT: dirty pages are written back first, then the media are read, whole sectors past the end of file included.
@@ -192,11 +233,14 @@ async fn write_pages(
             let w = &mut *guard;
             let pos = start + done;
             let n = (PAGE - pos % PAGE).min(len - done) as usize;
-            let got = from.fetch(w, &mut bytes[..n]);
-            if got > 0 {
+            let got = if from.aliases(f.mount, f.ino) {
+                fetch_into_itself(w, f, pos, from, n)
+            } else {
+                let got = from.fetch(w, &mut bytes[..n]);
                 w.fs[f.mount].write_at(f.ino, pos, &bytes[..got]);
-                done += got as u64;
-            }
+                got
+            };
+            done += got as u64;
             if got < n {
                 if done == 0 {
                     return Err(EFAULT);
