@@ -195,12 +195,9 @@ pub fn signed_prefix(bytes: &[u8], run: u32, call: u16, offset: u64) -> usize {
         }
         at += 1;
     }
-    while let Some(word) = word_at(bytes, at) {
-        if word != stamp::word(run, call, offset + at as u64) {
-            break;
-        }
-        at += 8;
-    }
+    let words = bytes[at..].as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk));
+    let meant = stamp::words_from(run, call, offset + at as u64);
+    at += 8 * words.zip(meant).take_while(|(word, meant)| word == meant).count();
     while at < bytes.len() && agrees(at) {
         at += 1;
     }

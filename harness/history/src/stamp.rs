@@ -81,6 +81,18 @@ pub const fn read(word: u64) -> Option<Stamp> {
     })
 }
 
+/// The words that `call` of `run` lays down from `offset` on.
+pub fn words_from(run: u32, call: u16, offset: u64) -> impl Iterator<Item = u64> {
+    const WORDS: u64 = (1 << WORD_BITS) - 1;
+    let writer = (run as u64 & RUN_MAX as u64) << (CALL_BITS + WORD_BITS)
+        | (call as u64 & ((1 << CALL_BITS) - 1)) << WORD_BITS;
+    // Bytes are signed and recognised by the million: what a word has in common with the last one is computed once.
+    (0u64..).map(move |i| {
+        let name = writer | ((offset >> 3).wrapping_add(i) & WORDS);
+        mix(name << CHECK_BITS | check(name))
+    })
+}
+
 /// Signs `bytes` as what `call` of `run` means for the file range that begins at `offset`.
 pub fn sign(bytes: &mut [u8], run: u32, call: u16, offset: u64) {
     let mut at = 0;
@@ -89,8 +101,8 @@ pub fn sign(bytes: &mut [u8], run: u32, call: u16, offset: u64) {
         at += 1;
     }
     let mut words = bytes[at..].chunks_exact_mut(8);
-    for chunk in &mut words {
-        chunk.copy_from_slice(&word(run, call, offset + at as u64).to_le_bytes());
+    for (chunk, word) in (&mut words).zip(words_from(run, call, offset + at as u64)) {
+        chunk.copy_from_slice(&word.to_le_bytes());
         at += 8;
     }
     for last in words.into_remainder() {

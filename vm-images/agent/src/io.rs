@@ -62,7 +62,10 @@ impl Transfer {
                     let mut buffer = pool.take(at + len)?;
                     let bytes = &mut buffer.bytes_mut()[at..at + len];
                     match direction {
-                        Direction::Read => sign(bytes, run, CALL_POISON, before),
+                        Direction::Read => {
+                            let start = before as usize;
+                            bytes.copy_from_slice(&pool.poison(run, start + len)[start..]);
+                        }
                         Direction::Write { call, offset } => {
                             sign(bytes, run, call, offset.saturating_add(before))
                         }

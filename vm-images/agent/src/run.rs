@@ -28,10 +28,18 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// `write(drop_caches, "3")` — Drops clean pages, entries and inodes.
+    /// `pwrite(drop_caches, "3", 0)` — Drops clean pages, entries and inodes. (At any other position the kernel ignores the digit and
+    /// does what the last one said.)
     pub fn drop_caches(&self) -> rustix::io::Result<()> {
         let file = self.drop_caches.as_ref().ok_or(Errno::NOENT)?;
-        rustix::io::write(file, b"3").map(drop)
+        rustix::io::pwrite(file, b"3", 0).map(drop)
+    }
+
+    /// `pwrite(drop_caches, "4", 0)` — Drops nothing, but stops the kernel from reporting each later use on the console.
+    pub fn silence_drop_caches(&self) {
+        if let Some(file) = &self.drop_caches {
+            let _ = rustix::io::pwrite(file, b"4", 0);
+        }
     }
 
     /// Lets one-time warnings speak again, and says on the console which run begins.

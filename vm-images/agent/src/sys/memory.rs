@@ -57,6 +57,9 @@ pub fn map_words(fd: impl AsFd, len: usize) -> std::io::Result<&'static [AtomicU
 /// Smallest buffer: most I/O of a program fits.
 const BUFFER_MIN: usize = 64 << 10;
 
+/// Most bytes of poison that a new run computes before it needs them.
+const POISON_KEPT: usize = 8 << 10;
+
 /// Anonymous pages for I/O, never unmapped: a request that completes too late writes into nothing of value.
 #[derive(Debug)]
 pub struct Buffer {
@@ -88,6 +91,8 @@ impl Buffer {
 #[derive(Debug, Default)]
 pub struct Pool {
     free: Vec<Buffer>,
+    poison: Vec<u8>,
+    poisoner: u32,
 }
 
 impl Pool {
@@ -108,6 +113,16 @@ impl Pool {
             return Err(rustix::io::Errno::NOMEM);
         }
         Ok(Buffer { addr: addr as usize, len })
+    }
+
+    /// The first `len` bytes of what is laid into a buffer before `run` reads into it; computed once a run, copied for each read.
+    pub fn poison(&mut self, run: u32, len: usize) -> &[u8] {
+        if self.poisoner != run || self.poison.len() < len {
+            self.poison.resize(len.max(self.poison.len().min(POISON_KEPT)), 0);
+            history::stamp::sign(&mut self.poison, run, history::stamp::CALL_POISON, 0);
+            self.poisoner = run;
+        }
+        &self.poison[..len]
     }
 
     /// Gives a buffer back.
