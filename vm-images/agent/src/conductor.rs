@@ -157,9 +157,9 @@ impl Conductor {
         let mine = &self.control.lanes[lane];
         let child = mine.pid.load(Ordering::Acquire);
         let Some(child) = Pid::from_raw(child as i32) else { return true };
-        match waitpid(Some(child), WaitOptions::NOHANG) {
-            Ok(None) => return false,
-            Ok(Some(_)) | Err(_) => {}
+        // An error means that there is no such child any more.
+        if let Ok(None) = waitpid(Some(child), WaitOptions::NOHANG) {
+            return false;
         }
         run.recorder.forget(child.as_raw_nonzero().get() as u32);
         mine.pid.store(0, Ordering::Release);
@@ -313,7 +313,7 @@ impl Conductor {
             }
         }
         self.within(run, |it| {
-            children.clone().fold(true, |all, lane| it.reap_child(run, lane) && all)
+            children.clone().filter(|lane| !it.reap_child(run, *lane)).count() == 0
         })
     }
 

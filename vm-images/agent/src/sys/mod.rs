@@ -94,9 +94,10 @@ pub fn pwrite(fd: BorrowedFd<'_>, span: Span, offset: u64) -> CallResult {
 /// `preadv(fd, segments, offset)`, or `readv` without an offset — Reads into several spans.
 pub fn readv(fd: BorrowedFd<'_>, to: &Segments, offset: Option<u64>) -> CallResult {
     let (fd, iov, count) = (fd.as_raw_fd(), to.0.as_ptr(), to.0.len() as i32);
-    // SAFETY: as in `pread`; the array outlives the call.
     result(match offset {
+        // SAFETY: as in `pread`; the array outlives the call.
         Some(offset) => unsafe { libc::preadv(fd, iov, count, offset as i64) },
+        // SAFETY: as above.
         None => unsafe { libc::readv(fd, iov, count) },
     } as i64)
 }
@@ -104,9 +105,10 @@ pub fn readv(fd: BorrowedFd<'_>, to: &Segments, offset: Option<u64>) -> CallResu
 /// `pwritev(fd, segments, offset)`, or `writev` without an offset — Writes from several spans.
 pub fn writev(fd: BorrowedFd<'_>, from: &Segments, offset: Option<u64>) -> CallResult {
     let (fd, iov, count) = (fd.as_raw_fd(), from.0.as_ptr(), from.0.len() as i32);
-    // SAFETY: as in `readv`.
     result(match offset {
+        // SAFETY: as in `readv`; the kernel only reads.
         Some(offset) => unsafe { libc::pwritev(fd, iov, count, offset as i64) },
+        // SAFETY: as above.
         None => unsafe { libc::writev(fd, iov, count) },
     } as i64)
 }
