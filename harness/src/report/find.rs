@@ -2,18 +2,21 @@
 //!
 //! Builds the contents of its folder; `store` writes them. Does not decide whether a find is worth keeping.
 
-use crate::report::{oracle_name, timeline};
+use crate::report::oracle_name;
+use crate::report::timeline::{self, Marks};
 use crate::target::TargetInfo;
 use checker::{Anomaly, Verdict};
 use history::{Event, History};
 use program::{CallId, Program};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
 /// Most calls that an anomaly's "nearest" lists: those that overlap the one that saw it come first.
 const NEAREST_MAX: usize = 6;
+/// Most anomalies of one run that are told in words: one mistake early on makes every later read wrong.
+const ANOMALIES_SHOWN_MAX: usize = 12;
 
 /// Where a program came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,32 +183,49 @@ pub fn headline(verdict: &Verdict) -> String {
 /// The verdict in full: the anomalies in words, the program with the guilty lines marked, and the timeline.
 pub fn explain(program: &Program, history: &History, verdict: &Verdict) -> String {
     let mut text = String::new();
-    let mut guilty = BTreeSet::new();
+    let mut marks = Marks::default();
     if let Verdict::Anomalous(anomalies) = verdict {
-        let lines = timeline::lines(program);
-        for anomaly in anomalies {
-            let _ = writeln!(text, "{}", timeline::printable(&anomaly.to_string()));
-            let _ = writeln!(text, "  oracle   {}", oracle_name(anomaly.oracle));
-            if let Some(path) = anomaly.path {
-                let _ = writeln!(text, "  file     {}:{}", path.mount.name(), path.file_name());
-            } else if let Some(mount) = anomaly.mount {
-                let _ = writeln!(text, "  mount    {}", mount.name());
-            }
-            let Some(call) = anomaly.call else { continue };
-            guilty.insert(call);
-            let line = |call: CallId| lines.get(usize::from(call.0)).map_or("?", String::as_str);
-            let _ = writeln!(text, "  seen by  #{} {}", call.0, line(call));
-            for (near, overlaps) in nearest(history, call) {
-                let how = if overlaps { "at the same time" } else { "just before" };
-                let _ = writeln!(text, "  nearest  #{} {} ({how})", near.0, line(near));
-            }
+        for anomaly in anomalies.iter().take(ANOMALIES_SHOWN_MAX) {
+            describe(&mut text, program, history, anomaly);
+            marks.seen.extend(anomaly.call);
+            marks.named.extend(named(&anomaly.sentence));
+        }
+        if anomalies.len() > ANOMALIES_SHOWN_MAX {
+            let _ = writeln!(text, "and {} more anomalies", anomalies.len() - ANOMALIES_SHOWN_MAX);
         }
     } else {
         let _ = writeln!(text, "{}", headline(verdict));
     }
-    let _ = write!(text, "\nprogram\n{}", timeline::program(program, &guilty));
+    let _ = write!(text, "\nprogram{}\n{}", marks.legend(), timeline::program(program, &marks));
     let _ = write!(text, "\ntimeline\n{}", timeline::history(program, history));
     text
+}
+
+/// One anomaly: the sentence, then what a reader looks for next.
+fn describe(text: &mut String, program: &Program, history: &History, anomaly: &Anomaly) {
+    let _ = writeln!(text, "{}", timeline::printable(&anomaly.to_string()));
+    let _ = writeln!(text, "  oracle   {}", oracle_name(anomaly.oracle));
+    if let Some(path) = anomaly.path {
+        let _ = writeln!(text, "  file     {}:{}", path.mount.name(), path.file_name());
+    } else if let Some(mount) = anomaly.mount {
+        let _ = writeln!(text, "  mount    {}", mount.name());
+    }
+    let Some(call) = anomaly.call else { return };
+    let lines = timeline::lines(program);
+    let line = |call: CallId| lines.get(usize::from(call.0)).map_or("?", String::as_str);
+    let _ = writeln!(text, "  seen by  #{} {}", call.0, line(call));
+    for (near, overlaps) in nearest(history, call) {
+        let how = if overlaps { "at the same time" } else { "before" };
+        let _ = writeln!(text, "  nearest  #{} {} ({how})", near.0, line(near));
+    }
+}
+
+/// The calls that a sentence names, as in `pwrite#4`.
+fn named(sentence: &str) -> impl Iterator<Item = CallId> + '_ {
+    sentence.split('#').skip(1).filter_map(|rest| {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..digits].parse().ok().map(CallId)
+    })
 }
 
 /// The calls closest to one: those whose intervals overlap its own (`true`), then those that had just returned.

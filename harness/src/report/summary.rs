@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Version of `report.json` and `target.json`.
 pub const SCHEMA: u32 = 1;
+/// Most signatures that the text lists: a screen. `report.json` has all.
+const SIGNATURES_SHOWN_MAX: usize = 8;
 
 /// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -154,12 +156,15 @@ impl Report {
     }
 
     fn write_anomalies(&self, text: &mut String) {
-        for anomaly in &self.anomalies {
+        for anomaly in self.anomalies.iter().take(SIGNATURES_SHOWN_MAX) {
             let _ = writeln!(text, "{:>6} x {}", anomaly.count, anomaly.signature);
             let _ = writeln!(text, "         {}", anomaly.example);
-            for folder in &anomaly.folders {
+            if let Some(folder) = anomaly.folders.first() {
                 let _ = writeln!(text, "         {}", self.dir.join(folder).display());
             }
+        }
+        if let Some(more) = self.anomalies.len().checked_sub(SIGNATURES_SHOWN_MAX + 1) {
+            let _ = writeln!(text, "         and {} rarer kinds: see report.json", more + 1);
         }
     }
 

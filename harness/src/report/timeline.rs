@@ -29,11 +29,42 @@ pub fn call_name(program: &Program, call: CallId) -> &'static str {
     program.lines.get(usize::from(call.0)).map_or("(no such call)", |line| line.call.name())
 }
 
-/// The program with its lines numbered as reports number them, and `=>` before the marked ones.
-pub fn program(program: &Program, marked: &BTreeSet<CallId>) -> String {
+/// Lines of a program that matter to an anomaly.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    /// Calls that saw something wrong.
+    pub seen: BTreeSet<CallId>,
+    /// Calls that the anomaly speaks of.
+    pub named: BTreeSet<CallId>,
+}
+
+impl Marks {
+    fn of(&self, call: CallId) -> &'static str {
+        if self.seen.contains(&call) {
+            "=>"
+        } else if self.named.contains(&call) {
+            "->"
+        } else {
+            "  "
+        }
+    }
+
+    /// What the marks mean, to follow a heading; nothing where there are none.
+    pub fn legend(&self) -> &'static str {
+        match (self.seen.is_empty(), self.named.is_empty()) {
+            (true, true) => "",
+            (false, true) => " (=> saw it)",
+            (true, false) => " (-> is named above)",
+            (false, false) => " (=> saw it, -> is named above)",
+        }
+    }
+}
+
+/// The program with its lines numbered as reports number them, and marked.
+pub fn program(program: &Program, marks: &Marks) -> String {
     let mut text = format!("image {}\n", program.home.name());
     for (index, line) in lines(program).iter().enumerate() {
-        let mark = if marked.contains(&CallId(index as u16)) { "=>" } else { "  " };
+        let mark = marks.of(CallId(index as u16));
         let _ = writeln!(text, "{mark} #{index:<3} {line}");
     }
     text

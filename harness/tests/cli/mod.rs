@@ -1,0 +1,52 @@
+//! Drives the real `pinfuzz` binary, as a user would.
+//!
+//! Not a test by itself.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// What a command said, and how it ended.
+pub struct Output {
+    /// The exit code; -1 after a signal.
+    pub code: i32,
+    /// Standard output.
+    #[expect(dead_code, reason = "not every test file reads it")]
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// The command with its words, without a terminal.
+pub fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinfuzz"));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs it to its end.
+pub fn pinfuzz(words: &[&str]) -> Output {
+    output(command(words).output().expect("the binary starts"))
+}
+
+/// A finished process in words.
+pub fn output(output: std::process::Output) -> Output {
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A folder that is removed with the test.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// The only run's folder under `reports`.
+#[expect(dead_code, reason = "not every test file needs it")]
+pub fn run_dir(reports: &std::path::Path) -> PathBuf {
+    let mut dirs: Vec<PathBuf> =
+        std::fs::read_dir(reports).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(dirs.len(), 1, "{dirs:?}");
+    dirs.remove(0)
+}

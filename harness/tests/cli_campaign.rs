@@ -1,0 +1,202 @@
+//! Campaigns and single runs on the fake kernel, from the command line to the files they leave: a planted bug is found and
+//! reproduced, an interrupted or crowded-out campaign keeps what it has.
+//!
+//! Does not ask whether the checker is sound: that is the closed loop's matter. Says nothing about real kernels.
+
+mod cli;
+
+use cli::{command, output, pinfuzz, run_dir, scratch};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The seed of the campaigns here; printed by every failing assertion through the command's own output.
+const SEED: &str = "0x5eed";
+
+fn report(run: &Path) -> Value {
+    let text = std::fs::read_to_string(run.join("report.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_campaign_accounts_for_every_program() {
+    let dir = scratch();
+    let reports = dir.path().to_str().unwrap();
+    let words =
+        ["campaign", "--target", "fake", "--programs", "200", "--seed", SEED, "--reports", reports];
+    let output = pinfuzz(&words);
+    let report = report(&run_dir(dir.path()));
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["state"], "all programs were run");
+    let total = |name: &str| report["totals"][name].as_u64().unwrap();
+    assert_eq!((total("drawn"), total("judged"), total("lost")), (200, 200, 0));
+    assert_eq!(total("explained") + total("inconclusive") + total("anomalous"), 200);
+    let code = i32::from(total("anomalous") > 0);
+    assert_eq!(output.code, code, "{}{}", output.stdout, output.stderr);
+    let text = std::fs::read_to_string(run_dir(dir.path()).join("report.txt")).unwrap();
+    assert_eq!(text, output.stdout, "what is printed last is what is saved");
+}
+
+#[test]
+fn a_sound_program_is_explained() {
+    let dir = scratch();
+    let program = dir.path().join("sound.prog");
+    let record = dir.path().join("record.jsonl");
+    let text = "pinfuzz 1\nimage xfs-dax\nt0: f0 = open(\"a\", RDWR|CREAT)\n\
+                t0: pwrite(f0, 0, anon, 64K)\nt0: pread(f0, 4K, anon, 8K)\n";
+    std::fs::write(&program, text).unwrap();
+    let (program, record) = (program.to_str().unwrap(), record.to_str().unwrap());
+    let output = pinfuzz(&["run", "--target", "fake", "--save", record, program]);
+    assert_eq!(output.code, 0, "{}{}", output.stdout, output.stderr);
+    assert!(output.stdout.starts_with("explained: "), "{}", output.stdout);
+    assert!(output.stdout.contains("signed by #1 pwrite for offset 4K"), "{}", output.stdout);
+    assert_eq!(pinfuzz(&["check", record]).stdout, output.stdout);
+}
+
+#[test]
+fn bench_compares_what_the_target_can() {
+    let words = ["bench", "--target", "fake", "--pairs", "2", "--programs", "20"];
+    let output = pinfuzz(&words);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    for word in ["recorded and judged", "plain replay", "events/s", "reset"] {
+        assert!(output.stdout.contains(word), "{}", output.stdout);
+    }
+}
+
+#[test]
+fn a_planted_bug_is_found_saved_and_reproduced() {
+    let dir = scratch();
+    let reports = dir.path().to_str().unwrap();
+    let found = pinfuzz(&[
+        "campaign",
+        "--target",
+        "fake",
+        "--bug",
+        "truncate-keeps-tail",
+        "--programs",
+        "2000",
+        "--seed",
+        SEED,
+        "--reports",
+        reports,
+    ]);
+    assert_eq!(found.code, 1, "{}{}", found.stdout, found.stderr);
+    let run = run_dir(dir.path());
+    let report = report(&run);
+    let first = &report["anomalies"][0];
+    assert!(first["count"].as_u64().unwrap() >= 1);
+    let folders = first["folders"].as_array().unwrap();
+    assert!(!folders.is_empty() && folders.len() <= 3, "{folders:?}");
+    let find = run.join(folders[0].as_str().unwrap());
+    let files =
+        ["program.prog", "history.jsonl", "verdict.txt", "console.txt", "target.json", "repeat.sh"];
+    for name in files {
+        assert!(find.join(name).exists(), "{name}");
+    }
+    let verdict = std::fs::read_to_string(find.join("verdict.txt")).unwrap();
+    assert!(verdict.contains("=> #") || verdict.contains("-> #"), "{verdict}");
+    assert!(verdict.contains("pinfuzz repro"), "{verdict}");
+    let leftovers = std::fs::read_dir(run.join("anomalies")).unwrap();
+    for entry in leftovers {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.starts_with('.'), "a temporary folder was left: {name}");
+    }
+
+    let find = find.to_str().unwrap();
+    let again = pinfuzz(&["repro", find, "--runs", "3", "--exact"]);
+    assert_eq!(again.code, 1, "{}{}", again.stdout, again.stderr);
+    assert!(again.stdout.contains("the same anomaly in 3 of 3 runs"), "{}", again.stdout);
+    assert!(again.stdout.contains("identical histories: 3 of 3"), "{}", again.stdout);
+    assert_eq!(pinfuzz(&["check", "--quiet", find]).code, 1);
+    assert!(pinfuzz(&["show", "--history", find]).stdout.contains("the program is over"));
+
+    let script = Command::new("sh").arg(format!("{find}/repeat.sh")).output().unwrap();
+    let script = cli::output(script);
+    assert_eq!(script.code, 1, "{}{}", script.stdout, script.stderr);
+    assert!(script.stdout.contains("6 of 6 runs"), "{}", script.stdout);
+}
+
+#[test]
+fn the_same_seed_finds_the_same() {
+    let anomalies = || {
+        let dir = scratch();
+        let reports = dir.path().to_str().unwrap();
+        let words = [
+            "campaign",
+            "--target",
+            "fake",
+            "--bug",
+            "torn-copy",
+            "--programs",
+            "300",
+            "--seed",
+            SEED,
+            "--reports",
+            reports,
+        ];
+        let _ = pinfuzz(&words);
+        report(&run_dir(dir.path()))["anomalies"].clone()
+    };
+    assert_eq!(anomalies(), anomalies());
+}
+
+/// Starts a long campaign, waits until it has judged something, and sends it a signal.
+fn signalled(signal: &str) -> (cli::Output, Duration, tempfile::TempDir) {
+    let dir = scratch();
+    let reports = dir.path().to_str().unwrap();
+    let child = command(&["campaign", "--target", "fake", "--time", "1h", "--reports", reports])
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let sent = Instant::now();
+    let id = child.id().to_string();
+    assert!(
+        Command::new("sh")
+            .args(["-c", &format!("kill -{signal} {id}")])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let ended = output(child.wait_with_output().unwrap());
+    (ended, sent.elapsed(), dir)
+}
+
+#[test]
+fn ctrl_c_ends_within_seconds_and_keeps_everything() {
+    for signal in ["INT", "TERM"] {
+        let (ended, took, dir) = signalled(signal);
+        assert!(matches!(ended.code, 0 | 1), "{}{}", ended.stdout, ended.stderr);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(ended.stdout.contains("ended: interrupted"), "{}", ended.stdout);
+        let report = report(&run_dir(dir.path()));
+        assert_eq!(report["state"], "interrupted");
+        assert!(report["totals"]["judged"].as_u64().unwrap() > 0);
+    }
+}
+
+/// A disk that is full is played by a limit on the size of files: writing beyond it fails in the same place.
+#[test]
+fn a_full_disk_is_one_clear_line_and_keeps_what_there_is() {
+    let dir = scratch();
+    let words = [
+        "campaign --target fake --bug truncate-keeps-tail --programs 2000 --seed",
+        SEED,
+        "--reports",
+        dir.path().to_str().unwrap(),
+    ];
+    // 2 blocks of 512 bytes hold the first report but no find. SIGXFSZ is ignored, so that the write fails instead.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 4; exec {} {}",
+        env!("CARGO_BIN_EXE_pinfuzz"),
+        words.join(" ")
+    );
+    let full = output(Command::new("sh").args(["-c", &script]).output().unwrap());
+    assert_eq!(full.code, 1, "the anomaly that was seen counts: {}{}", full.stdout, full.stderr);
+    assert!(full.stdout.contains("ended: cannot write "), "{}", full.stdout);
+    assert!(!full.stderr.contains("panicked"), "{}", full.stderr);
+    let run = run_dir(dir.path());
+    assert!(run.join("report.json").exists());
+    let saved = std::fs::read_dir(run.join("anomalies")).unwrap().count();
+    assert_eq!(saved, 0, "no half of a find is left");
+}

@@ -1,0 +1,84 @@
+//! Every wrong use of the command line ends with one clear line, a hint and the right exit code.
+//!
+//! Starts no guest.
+
+mod cli;
+
+use cli::{Output, pinfuzz, scratch};
+
+/// Asserts a failure with this exit code and one line of error that says `what`.
+#[track_caller]
+fn fails(output: &Output, code: i32, what: &str) {
+    let errors: Vec<&str> =
+        output.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(output.code, code, "{}", output.stderr);
+    assert!(matches!(errors[..], [one] if one.contains(what)), "{}", output.stderr);
+    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+}
+
+#[test]
+fn nothing_unknown_and_help() {
+    assert_eq!(pinfuzz(&[]).code, 129);
+    fails(&pinfuzz(&["campaing"]), 129, "campaing");
+    fails(&pinfuzz(&["campaign", "--tiem", "2m"]), 129, "--tiem");
+    let help = pinfuzz(&["--help"]);
+    assert_eq!(help.code, 0);
+    assert!(help.stdout.contains("Exit codes"), "{}", help.stdout);
+    assert_eq!(pinfuzz(&["--version"]).code, 0);
+}
+
+#[test]
+fn values_that_do_not_exist() {
+    fails(&pinfuzz(&["campaign", "--image", "btrfs"]), 129, "there is no image `btrfs`");
+    fails(&pinfuzz(&["campaign", "--time", "soon"]), 129, "`soon` is no duration");
+    fails(&pinfuzz(&["campaign", "--seed", "x"]), 129, "`x` is no seed");
+    fails(&pinfuzz(&["campaign", "--workers", "0"]), 129, "0");
+    fails(&pinfuzz(&["campaign", "--kernel", "/no/bzImage"]), 129, "no kernel file /no/bzImage");
+    fails(&pinfuzz(&["campaign", "--kernel", "debian:2.4"]), 129, "no kernel `debian:2.4`");
+    fails(&pinfuzz(&["campaign", "--bug", "torn-copy"]), 129, "--bug is for the fake kernel");
+    let output = pinfuzz(&["campaign", "--target", "fake", "--bug", "nope"]);
+    fails(&output, 129, "no bug `nope`");
+    assert!(output.stderr.contains("torn-copy"), "the hint lists the bugs: {}", output.stderr);
+}
+
+#[test]
+fn files_that_are_not_there_or_not_programs() {
+    let dir = scratch();
+    fails(&pinfuzz(&["show", "/no/such.prog"]), 129, "cannot read /no/such.prog");
+
+    let path = dir.path().join("bad.prog");
+    std::fs::write(&path, "pinfuzz 1\nimage xfs-dax\nt0: f0 = opne(\"a\", RDWR)\n").unwrap();
+    let path = path.to_str().unwrap();
+    for command in ["show", "run", "repro"] {
+        let output = pinfuzz(&[command, path]);
+        fails(&output, 129, "bad.prog: line 3, column 10");
+    }
+    fails(&pinfuzz(&["check", path]), 129, "bad.prog: ");
+    fails(&pinfuzz(&["show", "--history", path]), 129, "bad.prog: ");
+}
+
+#[test]
+fn a_reports_folder_that_cannot_be_written_is_untestable() {
+    let dir = scratch();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let reports = file.join("reports");
+    let output = pinfuzz(&["campaign", "--target", "fake", "--reports", reports.to_str().unwrap()]);
+    fails(&output, 125, "cannot write ");
+}
+
+#[test]
+fn generate_and_show_agree() {
+    let one = pinfuzz(&["generate", "--seed", "42", "--first", "3"]);
+    assert_eq!(one.code, 0);
+    assert_eq!(one.stdout, pinfuzz(&["generate", "--seed", "0x2a", "--first", "3"]).stdout);
+    let many = pinfuzz(&["generate", "--seed", "42", "--count", "4"]);
+    assert!(many.stdout.contains(one.stdout.trim_end()), "{}\n{}", many.stdout, one.stdout);
+
+    let dir = scratch();
+    let path = dir.path().join("one.prog");
+    std::fs::write(&path, &one.stdout).unwrap();
+    assert_eq!(pinfuzz(&["show", path.to_str().unwrap()]).stdout, one.stdout);
+    let homed = pinfuzz(&["generate", "--seed", "42", "--image", "ext4"]);
+    assert!(homed.stdout.contains("image ext4\n"), "{}", homed.stdout);
+}
