@@ -1,0 +1,19 @@
+//! A lying guest cannot break the checker: any history that can be read gets a verdict, and a timeline.
+//!
+//! Does not care which verdict.
+
+#![no_main]
+
+use checker::Policy;
+use harness::report::{record, timeline};
+use libfuzzer_sys::{Corpus, fuzz_target};
+
+fuzz_target!(|bytes: &[u8]| -> Corpus {
+    let Some(record) = std::str::from_utf8(bytes).ok().and_then(|text| record::parse(text).ok())
+    else {
+        return Corpus::Reject;
+    };
+    let _ = checker::check(&record.program, &record.history, &Policy::for_release("6.12"));
+    let _ = timeline::history(&record.program, &record.history);
+    Corpus::Keep
+});
