@@ -504,6 +504,9 @@ impl<'a> World<'a> {
     pub fn faults(&self, map: &Map, offset: u64, len: u64, write: bool, span: Span) -> Faults {
         let end = offset.saturating_add(len);
         let mut faults = Faults::default();
+        if len == 0 {
+            return faults;
+        }
         let inside = |at: u64| (at < end).then_some(at.max(offset));
         let (min, max) = self.sizes(map.file, span, None);
         faults.bus_may = inside(page_up(min).saturating_sub(map.offset));

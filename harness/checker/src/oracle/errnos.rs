@@ -328,12 +328,16 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
                 allowed.maybe(!shared && (!dax || !policy.map_sync), EOPNOTSUPP);
             }
         }
-        Call::Mremap { .. } => allowed.maybe(true, ENOMEM),
+        Call::Mremap { .. } => {
+            allowed.maybe(true, ENOMEM);
+            allowed.maybe(unmapped_meanwhile(world, call, 0), EFAULT);
+        }
         Call::Mprotect { prot, .. } => {
             let Some(map) = world.map_in(call, 0) else { return };
             let writable = world.opens[map.open].writable();
             let shared = map.sharing == Sharing::Shared;
             allowed.must(shared && prot.has(Prot::WRITE) && !writable, EACCES);
+            allowed.maybe(unmapped_meanwhile(world, call, 0), ENOMEM);
         }
         Call::Msync { offset, len, flags, .. } => {
             allowed.must(offset % 4096 != 0, EINVAL);
@@ -342,6 +346,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             let Some(map) = world.map_in(call, 0) else { return };
             allowed.maybe(may_report_eio(world, map.file), EIO);
             allowed.must(offset.saturating_add(*len) > map.len, ENOMEM);
+            allowed.maybe(unmapped_meanwhile(world, call, 0), ENOMEM);
         }
         Call::Madvise { offset, len, advice, .. } => {
             madvise_rules(world, call, *offset, *len, *advice, allowed);
@@ -461,6 +466,7 @@ fn madvise_rules(
     let some = len > 0;
     // The part that is mapped is advised all the same (mm/madvise.c:madvise_walk_vmas, 6.12).
     allowed.must(some && offset.saturating_add(len) > map.len, ENOMEM);
+    allowed.maybe(unmapped_meanwhile(world, call, 0), ENOMEM);
     let span = world.span(call);
     let end = crate::model::page_up(offset.saturating_add(len));
     let faults = |write| world.faults(map, offset, end - offset.min(end), write, span);
@@ -538,7 +544,7 @@ fn clone_rules(
     // Without these, a request is plainly right: aligned starts, a range inside the source, and an end that is aligned or both ends of file.
     let aligned = src_offset % 4096 == 0 && dst_offset % 4096 == 0;
     let end = if len == 0 { min } else { src_offset.saturating_add(len) };
-    let inside = min == max && end <= min;
+    let inside = min == max && end <= min && src_offset <= min;
     let tail = end % 4096 == 0
         || (end == min && dst_offset.saturating_add(end.saturating_sub(src_offset)) >= dst_max);
     let _ = dst_min;
