@@ -566,15 +566,10 @@ impl<'a> World<'a> {
         }
         let places = self.places(call, open, at);
         let source = self.files[file].obj;
-        // An O_DIRECT read that failed may have delivered a part; and it delivers whole blocks, beyond the end of file too.
-        let failed_part = direct && matches!(result, Some(Err(Errno(4 | 5 | 14 | 22))));
-        let reach = if failed_part {
-            total
-        } else if direct && n > 0 {
-            page_up(n).min(total)
-        } else {
-            n
-        };
+        // An O_DIRECT read that failed may have delivered a part. One that succeeds goes on past the end of file to the end of the buffer,
+        // with zeros there, and only the count is trimmed (fs/iomap/direct-io.c:__iomap_dio_rw, iomap_dio_hole_iter, 6.12).
+        let failed_part = matches!(result, Some(Err(Errno(4 | 5 | 14 | 22))));
+        let reach = if direct && (failed_part || n > 0) { total } else { n };
         let mut k = 0;
         let mut slot = 1;
         for (buf, len) in iov {

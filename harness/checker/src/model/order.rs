@@ -142,15 +142,17 @@ pub fn link_predecessor(program: &Program, line: usize) -> Option<(usize, bool)>
     }
 }
 
-/// Whether the result is a full success in the sense of io_uring's links: a short transfer breaks a chain as an error does.
+/// Whether a request leaves its chain whole. Reads, writes and splices break it by an error or a short transfer; fsync, fallocate, ftruncate and
+/// madvise do not break it even by an error, for they never mark the request as failed (io_uring/sync.c, truncate.c, advise.c against
+/// io_uring/splice.c:io_splice and rw.c:io_complete_rw, 6.12 and 6.1).
 pub fn completes_link(call: &Call, result: &history::CallResult) -> bool {
-    match (call, result) {
-        (_, Err(_)) => false,
-        (Call::Pread { len, .. } | Call::Pwrite { len, .. }, Ok(n)) => n >= len,
-        (Call::Preadv { iov, .. } | Call::Pwritev { iov, .. }, Ok(n)) => {
-            *n >= iov.iter().map(|(_, l)| *l).sum::<u64>()
-        }
-        (Call::SpliceToPipe { len, .. } | Call::SpliceFromPipe { len, .. }, Ok(n)) => n >= len,
-        _ => true,
-    }
+    let wanted = match call {
+        Call::Pread { len, .. }
+        | Call::Pwrite { len, .. }
+        | Call::SpliceToPipe { len, .. }
+        | Call::SpliceFromPipe { len, .. } => *len,
+        Call::Preadv { iov, .. } | Call::Pwritev { iov, .. } => iov.iter().map(|(_, l)| *l).sum(),
+        _ => return true,
+    };
+    result.is_ok_and(|n| n >= wanted)
 }

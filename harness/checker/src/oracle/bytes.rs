@@ -61,7 +61,7 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
     }
 }
 
-/// O_DIRECT reads deliver whole blocks, past the end of file too (fs/iomap/direct-io.c:iomap_dio_complete trims the count only).
+/// O_DIRECT reads fill the buffer past the end of file too (fs/iomap/direct-io.c:__iomap_dio_rw trims the count only, 6.12).
 fn is_direct(world: &World, call: u16) -> bool {
     world.open_in(call, 0).is_some_and(|o| {
         world.opens[o].flags.has(program::OpenFlags::DIRECT)
