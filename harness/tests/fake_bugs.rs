@@ -105,15 +105,23 @@ t0: pwrite(f0, 0, anon, 100)
 t0: f0 = open("a", RDWR|CREAT)
 t0: r0 = io_uring_setup(8)
 t1: pwrite(f0, 0, anon, 256K) (r0) &
-t2: pread(f0, 0, anon, 256K) (r0, drain)
+t1: pread(f0, 0, anon, 256K) (r0, drain)
 "#,
     ),
     (
-        Bug::SeekHoleLate,
+        Bug::SeekDataLate,
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 16K, anon, 8K)
+t0: lseek(f0, 0, DATA)
+"#,
+    ),
+    (
+        Bug::SeekHoleEarly,
         r#"image xfs
 t0: f0 = open("a", RDWR|CREAT)
-t0: pwrite(f0, 0, anon, 4K)
-t0: ftruncate(f0, 16K)
+t0: pwrite(f0, 0, anon, 12K)
+t0: ftruncate(f0, 64K)
 t0: lseek(f0, 0, HOLE)
 "#,
     ),

@@ -51,11 +51,11 @@ bugs! {
         "A write through a read-only descriptor reports success.";
     TruncateRace, "truncate-race", [Bytes],
         "An extending truncate zeroes a tail that it measured before it held the lock, and wipes a racing write.";
-    CloneSharesStores, "clone-shares-stores", [Bytes],
+    CloneSharesStores, "clone-shares-stores", [Bytes, Leak],
         "A store through a mapping of a reflinked file goes to the shared block without copying it first.";
-    CloneSharesWrites, "clone-shares-writes", [Bytes],
+    CloneSharesWrites, "clone-shares-writes", [Bytes, Leak],
         "A write to a reflinked file goes to the shared block without copying it first.";
-    CloneSharesDirect, "clone-shares-direct", [Bytes],
+    CloneSharesDirect, "clone-shares-direct", [Bytes, Leak],
         "An O_DIRECT write to a reflinked file goes to the shared block without copying it first.";
     SigbusAddress, "sigbus-address", [Signals],
         "SIGBUS names the address one page behind the access.";
@@ -89,19 +89,19 @@ bugs! {
         "A partial write into a hole leaves the rest of the new block as it was on the media.";
     HoleLoadShowsBlock, "hole-load-shows-block", [Leak],
         "A load from a hole maps a free block instead of the zero page.";
-    PrivateReachesFile, "private-reaches-file", [Bytes],
+    PrivateReachesFile, "private-reaches-file", [Bytes, Leak],
         "A store through a private mapping goes to the file's page.";
-    ForkSharesPrivate, "fork-shares-private", [Bytes],
+    ForkSharesPrivate, "fork-shares-private", [Bytes, Leak],
         "The private copies of a mapping's pages stay shared after fork: parent and child see each other's stores.";
     PunchDropsPrivate, "punch-drops-private", [Bytes],
         "Punching a hole throws away private copies of its pages.";
-    TruncateKeepsPrivate, "truncate-keeps-private", [Bytes, Signals],
+    TruncateKeepsPrivate, "truncate-keeps-private", [Bytes, Signals, Leak],
         "Truncating keeps private copies of pages past the new end of file, and shows them when the file grows again.";
     MremapLosesStores, "mremap-loses-stores", [Bytes],
         "Stores through a shared mapping that mremap has grown do not reach the file.";
     CopyRangeOffset, "copy-range-offset", [Bytes],
         "copy_file_range rounds an unaligned source offset down to a block.";
-    CloneShort, "clone-short", [Bytes],
+    CloneShort, "clone-short", [Bytes, Leak],
         "FICLONE of several blocks leaves out the last one.";
     DedupeIgnoresDifference, "dedupe-ignores-difference", [Bytes, Errnos],
         "FIDEDUPERANGE looks at the first block only and reports different data as the same.";
@@ -109,7 +109,7 @@ bugs! {
         "FIDEDUPERANGE of several blocks shares the first block at every place.";
     SendfileRepeatsPage, "sendfile-repeats-page", [Bytes],
         "sendfile of more than one page sends the first page twice.";
-    SplicePageReplaced, "splice-page-replaced", [Bytes],
+    SplicePageReplaced, "splice-page-replaced", [Bytes, Leak],
         "Bytes spliced into a pipe from a DAX file change when the file is written later.";
     AppendIgnored, "append-ignored", [Bytes, Errnos],
         "A write through an O_APPEND descriptor lands at the offset it names.";
@@ -127,7 +127,7 @@ bugs! {
         "O_CREAT|O_EXCL opens a file that exists.";
     OpenTruncKeepsData, "open-trunc-keeps-data", [Bytes],
         "O_TRUNC sets the size to zero but leaves the first block for the next writer to find.";
-    LinkStartsEarly, "link-starts-early", [Order, Bytes],
+    LinkStartsEarly, "link-starts-early", [Order, Bytes, Leak],
         "A linked io_uring request starts before the one it is linked to has finished.";
     LinkSurvivesFailure, "link-survives-failure", [Order, Errnos],
         "A link chain of io_uring goes on after a request has failed.";
@@ -141,8 +141,10 @@ bugs! {
         "fallocate hands out a block that another file already owns.";
     BlockLeak, "block-leak", [Media],
         "Truncating forgets to free one block.";
-    SeekHoleLate, "seek-hole-late", [Errnos, Bytes],
-        "SEEK_HOLE names a place one block behind the start of a hole.";
+    SeekDataLate, "seek-data-late", [Errnos, Bytes],
+        "SEEK_DATA behind a hole names a place one block behind the start of the data.";
+    SeekHoleEarly, "seek-hole-early", [Errnos, Bytes],
+        "SEEK_HOLE names the last block of the data before the hole.";
     KeepSizeGrows, "keep-size-grows", [Errnos, Bytes],
         "FALLOC_FL_KEEP_SIZE past the end of file changes the size.";
     ZeroRangeKeepsLast, "zero-range-keeps-last", [Bytes],

@@ -284,8 +284,11 @@ fn seek(w: &mut World, f: &OpenFile, offset: u64, whence: Whence) -> Outcome {
     let found = pages.into_iter().find(|page| fs.is_data(f.ino, *page) == wanted);
     match found {
         Some(page) => {
-            let late = !wanted && page * PAGE > offset && fs.has(Bug::SeekHoleLate);
-            Ok((page * PAGE + if late { PAGE } else { 0 }).max(offset).min(size))
+            // Both bugs need more than one block between here and there.
+            let (at, far) = (page * PAGE, page > page_of(offset) + 1);
+            let at = if wanted && far && fs.has(Bug::SeekDataLate) { at + PAGE } else { at };
+            let at = if !wanted && far && fs.has(Bug::SeekHoleEarly) { at - PAGE } else { at };
+            Ok(at.max(offset).min(size))
         }
         None if wanted => Err(ENXIO),
         // Behind the end of file lies a hole.
