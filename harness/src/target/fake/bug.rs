@@ -133,7 +133,7 @@ bugs! {
         "A link chain of io_uring goes on after a request has failed.";
     HardlinkCancelled, "hardlink-cancelled", [Order, Errnos],
         "A hard-linked io_uring request is cancelled after the one before it failed.";
-    DrainIgnored, "drain-ignored", [Order],
+    DrainIgnored, "drain-ignored", [Order, Bytes, Errnos],
         "A draining io_uring request starts while earlier ones are still running.";
     UringFullLength, "uring-full-length", [Errnos, Bytes],
         "A short io_uring read completes with the length that was asked for.";
