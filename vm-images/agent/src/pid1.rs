@@ -10,7 +10,8 @@ use crate::{mounts::Mounts, setup, sys};
 use history::SkipReason;
 use history::memory::Memory;
 use history::wire::{
-    AGENT_FAILED, AGENT_READY, Job, SLOTS, STATE_DONE, STATE_READY, STATE_RUNNING, header,
+    AGENT_FAILED, AGENT_READY, Job, SLOTS, STATE_DONE, STATE_READY, STATE_RUNNING, header, slot,
+    slot_offset,
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::sync::Arc;
@@ -27,12 +28,12 @@ const STALL: Duration = Duration::from_secs(60);
 const DEATH: Duration = Duration::from_secs(1);
 
 /// PID 1 at work.
-struct Supervisor {
-    control: &'static Control,
-    memory: Memory<'static>,
+pub(crate) struct Supervisor {
+    pub(crate) control: &'static Control,
+    pub(crate) memory: Memory<'static>,
     environment: Arc<Environment>,
     mounts: Mounts,
-    runner: Pid,
+    pub(crate) runner: Pid,
 }
 
 /// Runs the guest. Does not return.
@@ -74,7 +75,15 @@ impl Supervisor {
     fn new(memory: Memory<'static>) -> Result<Supervisor, String> {
         let (mounts, hello) = setup::mounts(&read("/mounts.list"))?;
         memory.put_text(header::HELLO, &serde_json::to_string(&hello).map_err(|e| e.to_string())?);
-        let environment = setup::environment(hello.uring_ops);
+        Supervisor::with(memory, setup::environment(hello.uring_ops), mounts)
+    }
+
+    /// With a first runner.
+    pub(crate) fn with(
+        memory: Memory<'static>,
+        environment: Arc<Environment>,
+        mounts: Mounts,
+    ) -> Result<Supervisor, String> {
         let control = sys::shared().map_err(|e| format!("control page: {e}"))?;
         let runner = spawn(control, memory, &environment, &mounts)?;
         Ok(Supervisor { control, memory, environment, mounts, runner })
@@ -87,6 +96,7 @@ impl Supervisor {
             while state.load(Ordering::Acquire) != STATE_READY {
                 std::thread::sleep(IDLE);
             }
+            self.memory.word(slot_offset(slot) + slot::LOG_LEN).store(0, Ordering::Relaxed);
             state.store(STATE_RUNNING, Ordering::Release);
             self.job(slot);
             state.store(STATE_DONE, Ordering::Release);
@@ -94,7 +104,8 @@ impl Supervisor {
         unreachable!("a cycle has no end")
     }
 
-    fn job(&mut self, slot: u64) {
+    /// Has the job of a slot done, whatever becomes of the runner.
+    pub(crate) fn job(&mut self, slot: u64) {
         if self.ask(slot, command::JOB) {
             return;
         }

@@ -3,12 +3,13 @@
 //! What DAX does is not tested here, nor how PID 1 replaces a runner: those need a guest.
 
 use crate::control::Control;
+use crate::pid1::Supervisor;
 use crate::record::Recorder;
 use crate::run::Environment;
 use crate::runner::Runner;
 use crate::{mounts::Mounts, sys};
 use history::memory::Memory;
-use history::wire::{Note, RunOptions, SHM_SIZE, read_log, slot, sort_events};
+use history::wire::{Job, Note, RunOptions, SHM_SIZE, read_log, slot, sort_events};
 use history::{Errno, Event, Payload, ReadPath, Run, SkipReason, stamp};
 use program::*;
 use std::sync::atomic::Ordering;
@@ -22,29 +23,34 @@ struct Bench {
     _root: tempfile::TempDir,
 }
 
+/// Memory as from the host, and a place for runs.
+fn ground() -> (Memory<'static>, tempfile::TempDir, Arc<Environment>) {
+    // As from the host: what a forked child writes is seen here.
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(SHM_SIZE).expect("room");
+    let words = sys::map_words(&file, SHM_SIZE as usize).expect("a mapping");
+    let memory = Memory::new(words).expect("large enough");
+    let root = tempfile::tempdir().expect("a directory");
+    for mount in Mount::ALL {
+        std::fs::create_dir(root.path().join(mount.name())).expect("a mount's place");
+    }
+    let environment = Environment {
+        root: root.path().to_owned(),
+        drop_caches: None,
+        clear_warn_once: None,
+        kmsg: None,
+        ring_ops: Arc::new(sys::supported_ops()),
+    };
+    (memory, root, Arc::new(environment))
+}
+
 fn bench() -> &'static Mutex<Bench> {
     static BENCH: OnceLock<Mutex<Bench>> = OnceLock::new();
     BENCH.get_or_init(|| {
-        // As from the host: what a forked child writes is seen here.
-        let file = tempfile::tempfile().expect("a file");
-        file.set_len(SHM_SIZE).expect("room");
-        let words = sys::map_words(&file, SHM_SIZE as usize).expect("a mapping");
-        let memory = Memory::new(words).expect("large enough");
+        let (memory, root, environment) = ground();
         let control: &'static Control = sys::shared().expect("a page");
-        let root = tempfile::tempdir().expect("a directory");
-        for mount in Mount::ALL {
-            std::fs::create_dir(root.path().join(mount.name())).expect("a mount's place");
-        }
         sys::fault::install(2);
-        let environment = Environment {
-            root: root.path().to_owned(),
-            drop_caches: None,
-            clear_warn_once: None,
-            kmsg: None,
-            ring_ops: Arc::new(sys::supported_ops()),
-        };
-        let runner = Runner::new(control, memory, Arc::new(environment), Mounts::default())
-            .expect("threads");
+        let runner = Runner::new(control, memory, environment, Mounts::default()).expect("threads");
         Mutex::new(Bench { runner, control, memory, next: 1, _root: root })
     })
 }
@@ -459,4 +465,122 @@ fn a_mapped_buffer_past_its_mapping_is_the_kernels_matter() {
     assert_eq!(read_runs(&events, 5), [signed(4, 0, 8), signed(1, 16, 8), signed(4, 16, 8)]);
     assert_eq!(read_runs(&events, 7), [signed(1, 16, 8)]);
     assert_ne!(stamp::word(run, 1, 0), 0);
+}
+
+/// The notes of slot 0, after a job that a supervisor had done.
+fn supervise(supervisor: &mut Supervisor, job: &Job) -> Vec<Note> {
+    assert!(supervisor.memory.put_job(0, 1, job));
+    supervisor.job(0);
+    read_log(&supervisor.memory.log_bytes(0)).expect("well formed")
+}
+
+#[test]
+fn a_killed_runner_is_replaced_and_its_run_is_finished() {
+    let (memory, _root, environment) = ground();
+    let mut supervisor =
+        Supervisor::with(memory, environment, Mounts::default()).expect("a runner");
+    let options = RunOptions { keep: false, record: true, block_after_ms: 60_000 };
+    let job = |lines| Job::Run { run: 9, program: Program { home: Mount::Ext4, lines }, options };
+    let (first, control) = (supervisor.runner, supervisor.control);
+    let killer = std::thread::spawn(move || {
+        while control.stage(3) != crate::control::stage::INVOKED {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        rustix::process::kill_process(first, rustix::process::Signal::KILL).expect("alive");
+    });
+    let notes = supervise(
+        &mut supervisor,
+        &job(vec![
+            on(0, open(F0, 0)),
+            on(0, pwrite(0, 4096)),
+            on(0, Call::Pipe { slot: P0 }),
+            detached(on(1, Call::SpliceFromPipe { pipe: P0, file: F0, offset: 0, len: 8 })),
+            detached(on(1, pwrite(0, 8))),
+            on(0, Call::Wait { lane: Lane::Thread(1) }),
+        ]),
+    );
+    killer.join().expect("killed");
+    assert_ne!(supervisor.runner, first);
+    assert!(
+        notes.iter().any(|n| matches!(n, Note::Trouble(what) if what.contains("died"))),
+        "{notes:?}"
+    );
+    let events: Vec<Event> = notes
+        .into_iter()
+        .filter_map(|note| match note {
+            Note::Event(event) => Some(event),
+            _ => None,
+        })
+        .collect();
+    let end = events.iter().find(|e| matches!(e, Event::End { .. }));
+    // The conductor was waiting in line 5 when its process died.
+    let helped = [CallId(3), CallId(5)];
+    assert!(
+        matches!(end, Some(Event::End { stuck, helped: h, .. }) if stuck.is_empty() && *h == helped),
+        "{end:?}"
+    );
+    assert_eq!(skipped(&events, 4), Some(SkipReason::LaneStuck));
+    let read = |e: &Event| {
+        matches!(e, Event::Final { by: ReadPath::AfterDropCaches, result: Ok(4096), .. })
+    };
+    assert!(events.iter().any(read), "{events:?}");
+
+    let notes = supervise(&mut supervisor, &job(vec![on(0, open(F0, 0)), on(0, pwrite(0, 8))]));
+    assert!(
+        notes.iter().any(|n| matches!(
+            n,
+            Note::Event(Event::Return { call: CallId(1), result: Ok(8), .. })
+        ))
+    );
+    assert!(!notes.iter().any(|n| matches!(n, Note::Trouble(_))), "{notes:?}");
+    let _ = rustix::process::kill_process(supervisor.runner, rustix::process::Signal::KILL);
+}
+
+#[test]
+fn a_malformed_job_is_trouble_and_nothing_more() {
+    let (memory, _root, environment) = ground();
+    let mut supervisor =
+        Supervisor::with(memory, environment, Mounts::default()).expect("a runner");
+    for len in [0, 3, u32::MAX] {
+        memory.word(history::wire::slot_offset(0) + slot::JOB_LEN).store(len, Ordering::Relaxed);
+        memory.word(history::wire::slot_offset(0) + slot::LOG_LEN).store(0, Ordering::Relaxed);
+        supervisor.job(0);
+        let notes = read_log(&memory.log_bytes(0)).expect("well formed");
+        assert!(matches!(&notes[..], [Note::Trouble(_)]), "{notes:?}");
+    }
+    // What is well formed may still name slots, lanes and files that do not exist.
+    let mad = [
+        Line { lane: Lane::Thread(9), ..on(0, pwrite(0, 8)) },
+        on(0, Call::Close { file: FileSlot(200) }),
+        on(0, Call::Wait { lane: Lane::Child(77) }),
+        on(3, Call::Fork { child: 99 }),
+        on(
+            0,
+            Call::Open {
+                slot: FileSlot(99),
+                path: path(250),
+                access: Access::ReadWrite,
+                flags: OpenFlags::CREAT,
+            },
+        ),
+        on(0, open(F0, 0)),
+        on(0, mmap(u64::MAX)),
+        on(0, pwrite(u64::MAX, u64::MAX)),
+        on(
+            0,
+            Call::Preadv {
+                file: F0,
+                offset: u64::MAX,
+                iov: vec![(Buf::Map(MapSlot(9), u64::MAX), 8); 4000],
+            },
+        ),
+        ring(on(0, pread(0, 8)), SqeFlags(255)),
+        on(2, Call::Exit),
+    ];
+    let options = RunOptions { keep: false, record: true, block_after_ms: 50 };
+    let program = Program { home: Mount::Xfs, lines: mad.to_vec() };
+    let notes = supervise(&mut supervisor, &Job::Run { run: u32::MAX, program, options });
+    assert!(!notes.iter().any(|n| matches!(n, Note::Trouble(_))), "{notes:?}");
+    assert!(notes.iter().any(|n| matches!(n, Note::Event(Event::End { .. }))));
+    let _ = rustix::process::kill_process(supervisor.runner, rustix::process::Signal::KILL);
 }
