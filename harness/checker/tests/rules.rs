@@ -280,3 +280,22 @@ t0: f2 = open(\"b\", RDWR)";
     script(1).explained();
     script(2).anomalous(Kind::WrongResult, Oracle::Errnos);
 }
+
+#[test]
+fn a_read_into_a_mapping_of_its_own_file_moves_bytes() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: preadv(f0, 0, [anon 4K, m0+716 8K])
+t0: pread(f0, 716, anon, 8)";
+    let script = |seen| {
+        Script::new("ext4", text)
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .call(3, &[0, 2], 12288, read(vec![signed(1, 0, 4096)]))
+            .call(4, &[0], 8, read(vec![seen]))
+    };
+    script(signed(1, 4096, 8)).explained();
+    script(signed(1, 716, 8)).anomalous(Kind::StaleByte, Oracle::Bytes);
+}

@@ -467,9 +467,13 @@ impl<'a> World<'a> {
             .into_iter()
             .map(|size| if len == 0 { size } else { size.min(src_offset.saturating_add(len)) })
             .map(|end| end.saturating_sub(src_offset))
-            .map(|n| dst_offset.saturating_add(n))
+            .map(|n| if n == 0 { 0 } else { dst_offset.saturating_add(n) })
             .collect();
         let end = ends[1];
+        if end == 0 {
+            // Nothing to clone: nothing happens, not even to the size (fs/remap_range.c:__generic_remap_file_range_prep, 6.12).
+            return;
+        }
         self.touch_file(call, dst, (dst_offset, end), Kind::Drop);
         self.grow(call, dst, end, sure);
         self.files[dst].tail_stored |= self.files[src].tail_stored;

@@ -465,9 +465,8 @@ impl<'a> World<'a> {
         while i < doubtful.len() {
             let (from, to, _) = doubtful[i];
             let same: Vec<_> = doubtful[i..].iter().take_while(|d| d.0 == from).collect();
-            let racing = same.iter().any(|(_, _, v)| {
-                v.span.call != span.call && !self.order.before(v.span, span)
-            });
+            // A call that reads and writes one place may have written after it read.
+            let racing = same.iter().any(|(_, _, v)| !self.order.before(v.span, span));
             let plain = same.iter().all(|(_, _, v)| matches!(v.src, Src::Vals(_)));
             let many = same.len() > 1
                 || same.iter().any(|(_, _, v)| matches!(&v.src, Src::Vals(vals) if vals.len() > 1));
