@@ -102,7 +102,7 @@ impl<'a> World<'a> {
             }
             Call::Mprotect { prot, .. } => {
                 let key = self.map_key(call, 0);
-                let (span, settled) = (self.span(call), self.settled());
+                let (span, settled) = (self.span(call), self.idle_since());
                 if let (Some(Ok(_)), Some(map)) = (result, key.and_then(|k| self.maps.get_mut(&k))) {
                     map.prot.push(span, SetProt(prot.0), settled, &self.order);
                 }
@@ -219,13 +219,13 @@ impl<'a> World<'a> {
     }
 
     fn pos_op(&mut self, call: u16, open: usize, op: PosOp) {
-        let (span, settled) = (self.span(call), self.settled());
+        let (span, settled) = (self.span(call), self.idle_since());
         self.opens[open].pos.push(span, op, settled, &self.order);
         self.overflow |= self.opens[open].pos.overflowed();
     }
 
     fn size_op(&mut self, call: u16, file: usize, op: SizeOp) {
-        let (span, settled) = (self.span(call), self.settled());
+        let (span, settled) = (self.span(call), self.idle_since());
         self.files[file].size.push(span, op, settled, &self.order);
         self.overflow |= self.files[file].size.overflowed();
     }
@@ -244,7 +244,7 @@ impl<'a> World<'a> {
             Some(Err(_)) => return,
             None => NameOp::Maybe(Box::new(op)),
         };
-        let (span, settled) = (self.span(call), self.settled());
+        let (span, settled) = (self.span(call), self.idle_since());
         let Some(names) = self.names.get_mut(&mount) else { return };
         names.push(span, op, settled, &self.order);
         self.overflow |= names.overflowed();
@@ -681,7 +681,7 @@ impl<'a> World<'a> {
         }
         if position && at == At::Position && !failed {
             let op = match self.call_of(call) {
-                Call::Sendfile { .. } if self.position_in_motion(call, open) => PosOp::MaybeAdd(n),
+                Call::Sendfile { .. } if self.position_in_motion(call, open) => PosOp::Racy(Vec::new(), n),
                 _ => PosOp::Add(n),
             };
             self.pos_op(call, open, op);
@@ -704,7 +704,7 @@ impl<'a> World<'a> {
             if at != At::Append {
                 let op = SizeOp::Max(vec![place + n]);
                 if !failed {
-                    self.size_op(call, file, maybe(op, sure && places.len() == 1));
+                    self.size_op(call, file, maybe(op, sure && exact));
                 }
             }
             for (k, len, src) in parts(*place) {
@@ -788,6 +788,10 @@ impl<'a> World<'a> {
         self.objects[obj.0 as usize].amend(0, u64::MAX, call, |v| {
             v.span = Span { inv: NEVER, ret: NEVER, call: NOBODY };
         });
+        if matches!(line, Call::Sendfile { .. }) {
+            let ends = places.iter().map(|p| p + n).collect();
+            self.opens[open].pos.amend(call, |op| *op = PosOp::Racy(ends, n));
+        }
         let settled = self.settled();
         let simple = match line {
             Call::Pwrite { offset, buf: Buf::Anon(_), .. } => Some(*offset),

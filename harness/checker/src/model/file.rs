@@ -49,9 +49,9 @@ pub enum PosOp {
     Add(u64),
     /// An O_APPEND write leaves the position at one of these ends.
     OneOf(Vec<u64>),
-    /// sendfile reads and writes the position without the position's lock (fs/read_write.c:do_sendfile, 6.12): a racing change
-    /// may be lost.
-    MaybeAdd(u64),
+    /// sendfile reads and writes the position without the position's lock (fs/read_write.c:do_sendfile, 6.12): it may take back what
+    /// racing calls did to it, or they what it did. The ends that it may have set, and its count.
+    Racy(Vec<u64>, u64),
 }
 
 impl Step<u64> for PosOp {
@@ -60,7 +60,11 @@ impl Step<u64> for PosOp {
             PosOp::Set(to) => vec![*to],
             PosOp::Add(n) => vec![pos.saturating_add(*n)],
             PosOp::OneOf(ends) => ends.clone(),
-            PosOp::MaybeAdd(n) => vec![*pos, pos.saturating_add(*n)],
+            PosOp::Racy(ends, n) => {
+                let mut all = ends.clone();
+                all.extend([*pos, pos.saturating_add(*n)]);
+                all
+            }
         }
     }
 }

@@ -210,6 +210,11 @@ impl<'a> World<'a> {
     }
 
     /// The time before which no call is in flight any more.
+    pub fn idle_since(&self) -> u64 {
+        self.inflight.iter().map(|(inv, _)| *inv).min().unwrap_or(self.now)
+    }
+
+    /// The time before which no content that was replaced can be seen any more.
     pub fn settled(&self) -> u64 {
         let held = self.pipes.values().filter(|p| p.tail < p.head || p.confused);
         let holds = held.filter_map(|p| p.last[0]).map(|s| s.inv);
@@ -217,7 +222,7 @@ impl<'a> World<'a> {
         if holds.count() > 0 {
             return 0;
         }
-        self.inflight.iter().map(|(inv, _)| *inv).min().unwrap_or(self.now)
+        self.idle_since()
     }
 
     /// A new object.
