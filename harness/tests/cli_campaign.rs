@@ -5,14 +5,22 @@
 
 mod cli;
 
-use cli::{command, output, pinfuzz, run_dir, scratch};
+use cli::{command, output, pinfuzz, scratch};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The seed of the campaigns here; printed by every failing assertion through the command's own output.
 const SEED: &str = "0x5eed";
+
+/// The only run's folder under `reports`.
+fn run_dir(reports: &Path) -> PathBuf {
+    let mut dirs: Vec<PathBuf> =
+        std::fs::read_dir(reports).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(dirs.len(), 1, "{dirs:?}");
+    dirs.remove(0)
+}
 
 fn report(run: &Path) -> Value {
     let text = std::fs::read_to_string(run.join("report.json")).unwrap();

@@ -2,7 +2,6 @@
 //!
 //! Not a test by itself.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// What a command said, and how it ended.
@@ -10,7 +9,6 @@ pub struct Output {
     /// The exit code; -1 after a signal.
     pub code: i32,
     /// Standard output.
-    #[expect(dead_code, reason = "not every test file reads it")]
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
@@ -40,13 +38,4 @@ pub fn output(output: std::process::Output) -> Output {
 /// A folder that is removed with the test.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
-}
-
-/// The only run's folder under `reports`.
-#[expect(dead_code, reason = "not every test file needs it")]
-pub fn run_dir(reports: &std::path::Path) -> PathBuf {
-    let mut dirs: Vec<PathBuf> =
-        std::fs::read_dir(reports).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(dirs.len(), 1, "{dirs:?}");
-    dirs.remove(0)
 }
