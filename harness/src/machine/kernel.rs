@@ -109,13 +109,13 @@ fn debian(
     cache: &Cache,
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<PathBuf, TargetError> {
-    let fact = format!("kernel-{}", name.replace(':', "-"));
-    if let Some(dir) = cache.recall(&fact).and_then(|key| cache.find(KIND, key.trim())) {
+    let fact = fact(name);
+    if let Some(dir) = fetched(&fact, cache) {
         return Ok(dir);
     }
     packages::ensure(cache, &packages::DEBIAN, progress)?;
     let _lock = cache.lock(&fact)?;
-    if let Some(dir) = cache.recall(&fact).and_then(|key| cache.find(KIND, key.trim())) {
+    if let Some(dir) = fetched(&fact, cache) {
         return Ok(dir);
     }
     progress(&format!("fetching kernel {name} from Debian"));
@@ -134,6 +134,21 @@ fn debian(
     })?;
     cache.remember(&fact, &package)?;
     Ok(dir)
+}
+
+/// The package of a Debian kernel that was fetched, if it was.
+pub fn cached(name: &str, cache: &Cache) -> Option<String> {
+    let dir = fetched(&fact(name), cache)?;
+    dir.file_name().map(|n| n.to_string_lossy().into_owned())
+}
+
+/// Which package a short name stood for when it was last fetched is remembered under this name.
+fn fact(name: &str) -> String {
+    format!("kernel-{}", name.replace(':', "-"))
+}
+
+fn fetched(fact: &str, cache: &Cache) -> Option<PathBuf> {
+    cache.find(KIND, cache.recall(fact)?.trim())
 }
 
 /// Fills a cache entry with what is needed of a kernel package.

@@ -14,6 +14,7 @@ pub mod accel;
 mod batch;
 mod command;
 mod console;
+pub mod doctor;
 mod guest;
 mod media;
 mod qmp;
@@ -30,7 +31,7 @@ use crate::machine::{infra, kernel, packages};
 use guest::Guest;
 use program::Program;
 use shm::Counters;
-use snapshot::{Recipe, Snapshot};
+use snapshot::{Facts, Recipe, Snapshot};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
@@ -96,7 +97,9 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct QemuTarget {
     recipe: Recipe,
-    snapshot: Snapshot,
+    facts: Facts,
+    /// Where guests start; each is booted if there is none.
+    snapshot: Option<Snapshot>,
     scratch: Scratch,
     info: TargetInfo,
     stats: TargetStats,
@@ -143,25 +146,34 @@ impl QemuTarget {
         if config.mode == Mode::Fast {
             recipe.kvm = accel::choose(config.accel, &recipe, cache, progress)?.kvm;
         }
-        let (snapshot, booted) = recipe.snapshot(cache, progress)?;
-        let scratch = Scratch::new(cache, recipe.need_restored())?;
+        let scratch = Scratch::new(cache, recipe.need_running())?;
+        let (facts, snapshot, guest, booted) = if recipe.can_be_saved() {
+            let (snapshot, booted) = recipe.snapshot(cache, progress)?;
+            (snapshot.facts.clone(), Some(snapshot), None, booted)
+        } else {
+            progress(&format!("booting {}; this kind of image has no snapshots", config.kernel));
+            let (vm, facts) = recipe.boot_only(&scratch)?;
+            (facts, None, Some(Guest::new(vm)), true)
+        };
+        let args = snapshot.as_ref().map(|s| recipe.restore_args(s, Path::new(".")));
         let info = TargetInfo {
-            release: snapshot.facts.hello.release.clone(),
-            version: snapshot.facts.hello.version.clone(),
+            release: facts.hello.release.clone(),
+            version: facts.hello.version.clone(),
             kernel: config.kernel.clone(),
-            cmdline: snapshot.facts.line.clone(),
+            cmdline: facts.line.clone(),
             accel: if recipe.kvm { "kvm" } else { "tcg" }.into(),
             mode: if config.mode == Mode::Exact { "exact" } else { "fast" }.into(),
             image: recipe.image.name.clone(),
-            qemu: command::quoted(&recipe.qemu, &recipe.restore_args(&snapshot, Path::new("."))),
+            qemu: command::quoted(&recipe.qemu, &args.unwrap_or_else(|| recipe.boot_args(Path::new(".")))),
         };
         let mut target = QemuTarget {
             recipe,
+            facts,
             snapshot,
             scratch,
             info,
             stats: TargetStats { boots: u64::from(booted), ..TargetStats::default() },
-            guest: None,
+            guest,
             seen: Counters::default(),
             queue: VecDeque::new(),
             record: true,
@@ -174,12 +186,12 @@ impl QemuTarget {
 
     /// What the agent found in the guest: mounts, DAX, operations of io_uring.
     pub fn hello(&self) -> &history::wire::Hello {
-        &self.snapshot.facts.hello
+        &self.facts.hello
     }
 
     /// Seconds that the snapshot's boot took.
     pub fn boot_seconds(&self) -> f64 {
-        self.snapshot.facts.boot_seconds
+        self.facts.boot_seconds
     }
 
     /// Starts a guest if none lives. In exact mode it stands still until its input is in place.
@@ -188,7 +200,10 @@ impl QemuTarget {
             return Ok(());
         }
         let restore = |target: &QemuTarget| {
-            let mut vm = target.recipe.restore(&target.snapshot, &target.scratch)?;
+            let Some(snapshot) = &target.snapshot else {
+                return Ok(target.recipe.boot_only(&target.scratch)?.0);
+            };
+            let mut vm = target.recipe.restore(snapshot, &target.scratch)?;
             if target.recipe.mode == Mode::Fast {
                 vm.run()?;
             }
@@ -199,6 +214,7 @@ impl QemuTarget {
         self.seen = vm.shm.counters()?;
         self.guest = Some(Guest::new(vm));
         self.stats.resets += 1;
+        self.stats.boots += u64::from(self.snapshot.is_none());
         Ok(())
     }
 

@@ -121,8 +121,24 @@ impl Recipe {
         self.image.memory + TAIL + media + wire::SHM_SIZE
     }
 
-    /// Bytes of scratch that a restored guest needs if its media fill up.
-    pub fn need_restored(&self) -> u64 {
+    /// Whether guests of this kind can be saved: QEMU 7.2 does not save the queues of virtio-pmem, and a restored guest waits for
+    /// its first flush for ever.
+    pub fn can_be_saved(&self) -> bool {
+        self.image.pmem != Pmem::VirtioPmem
+    }
+
+    /// Boots a guest for use, without a snapshot.
+    pub fn boot_only(&self, scratch: &Scratch) -> Result<(Vm, Facts), TargetError> {
+        let (vm, boot_seconds) = self.boot(scratch, BOOT_PATIENCE)?;
+        let hello = self.hello(&vm)?;
+        Ok((vm, Facts { hello, line: self.line.clone(), shm_address: 0, boot_seconds }))
+    }
+
+    /// Bytes of scratch that a target's guests need.
+    pub fn need_running(&self) -> u64 {
+        if !self.can_be_saved() {
+            return self.need();
+        }
         // Media hold a few MiB when they are fresh and some 100 MiB after a batch; all of it twice would be a waste to ask for.
         (256 << 20) + wire::SHM_SIZE
     }
@@ -133,22 +149,29 @@ impl Recipe {
         scratch: &Scratch,
         patience: Duration,
     ) -> Result<(Vm, f64), TargetError> {
-        let memory = scratch.path();
         let dir = fresh(scratch)?;
         for index in 0..self.image.media.len() {
             self.image.make(index, &dir.join(format!("media{index}")))?;
         }
-        let initramfs = memory.join("initramfs");
+        let initramfs = dir.join("initramfs");
         fs::write(&initramfs, &self.initramfs).map_err(file_trouble("writing", &initramfs))?;
         let shm = Shm::create(&dir.join("shm"))?;
-        let files = Files { memory, share: true, dir: &dir };
-        let mut args = command::machine(&self.image, self.mode, self.kvm, files);
-        args.extend(command::boot(&self.kernel.image, &initramfs, &self.line));
+        let args = self.boot_args(&dir);
         let media = self.image.media.len();
         let begin = Instant::now();
-        let mut vm = Vm::start(Start { qemu: &self.qemu, args, dir: &dir, media, shm, state: None })?;
+        let memory = self.memory();
+        let mut vm =
+            Vm::start(Start { qemu: &self.qemu, args, dir: &dir, media, memory, shm, state: None })?;
         self.await_agent(&mut vm, begin + patience)?;
         Ok((vm, begin.elapsed().as_secs_f64()))
+    }
+
+    /// The arguments of a guest that is booted.
+    pub fn boot_args(&self, dir: &Path) -> Vec<std::ffi::OsString> {
+        let files = Files { memory: dir, share: true, dir };
+        let mut args = command::machine(&self.image, self.mode, self.kvm, files);
+        args.extend(command::boot(&self.kernel.image, &dir.join("initramfs"), &self.line));
+        args
     }
 
     fn await_agent(&self, vm: &mut Vm, deadline: Instant) -> Result<(), TargetError> {
@@ -215,8 +238,7 @@ impl Recipe {
     fn make(&self, cache: &Cache, dir: &Path) -> Result<(), TargetError> {
         let scratch = Scratch::new(cache, self.need())?;
         let (mut vm, boot_seconds) = self.boot(&scratch, BOOT_PATIENCE)?;
-        let hello = vm.shm.hello()?;
-        self.check(&hello)?;
+        let hello = self.hello(&vm)?;
         std::thread::sleep(SETTLE);
         vm.stop()?;
         let shm_address = vm.shm_address()?;
@@ -236,18 +258,23 @@ impl Recipe {
             keep(&format!("media{n}"), media)?;
         }
         keep("shm", vm.shm.file())?;
-        let tail = (self.image.pmem == Pmem::E820).then_some("tail");
-        for name in ["ram"].into_iter().chain(tail) {
-            let path = scratch.path().join(name);
-            keep(name, &File::open(&path).map_err(file_trouble("reading", &path))?)?;
+        for (name, file) in self.memory().iter().zip(&vm.memory) {
+            keep(name, file)?;
         }
         let path = dir.join("facts.json");
         let text = serde_json::to_string_pretty(&facts).map_err(infra)?;
         fs::write(&path, text).map_err(file_trouble("writing", &path))
     }
 
-    /// Whether the guest is what the image asked for: DAX may be off without any mount having failed (XFS does that).
-    fn check(&self, hello: &Hello) -> Result<(), TargetError> {
+    /// Names of the files behind main memory.
+    fn memory(&self) -> &'static [&'static str] {
+        if self.image.pmem == Pmem::E820 { &["ram", "tail"] } else { &["ram"] }
+    }
+
+    /// What the agent of a booted guest says of itself, which has to be what the image asked for: DAX may be off without any mount
+    /// having failed (XFS does that).
+    fn hello(&self, vm: &Vm) -> Result<Hello, TargetError> {
+        let hello = vm.shm.hello()?;
         let fail = |what: String| Err(TargetError::Boot { kernel: self.kernel.name.clone(), what });
         if hello.dax.len() != self.image.media.len() {
             return fail(format!("the agent reports {} mounts", hello.dax.len()));
@@ -258,7 +285,7 @@ impl Recipe {
                 return fail(format!("DAX is {is} on {name}: {}", hello.mounts.join("; ")));
             }
         }
-        Ok(())
+        Ok(hello)
     }
 
     /// The arguments of a restored guest.
@@ -292,7 +319,9 @@ impl Recipe {
         let state = Some(File::open(&path).map_err(file_trouble("reading", &path))?);
         let shm = Shm::open(&dir.join("shm"))?;
         let args = self.restore_args(snapshot, &dir);
-        let mut vm = Vm::start(Start { qemu: &self.qemu, args, dir: &dir, media, shm, state })?;
+        let memory = &[];
+        let mut vm =
+            Vm::start(Start { qemu: &self.qemu, args, dir: &dir, media, memory, shm, state })?;
         vm.load(snapshot)?;
         Ok(vm)
     }

@@ -40,6 +40,8 @@ pub struct Vm {
     pub console: Console,
     /// The files behind the media.
     pub media: Vec<File>,
+    /// The files behind main memory, of a guest that was booted.
+    pub memory: Vec<File>,
     stderr: File,
     exit: Option<ExitStatus>,
 }
@@ -63,6 +65,8 @@ pub struct Start<'a> {
     pub dir: &'a Path,
     /// How many media there are.
     pub media: usize,
+    /// Names of the files behind main memory, if they lie in `dir` as well.
+    pub memory: &'a [&'a str],
     /// Shared memory, opened already.
     pub shm: Shm,
     /// The file on QEMU's standard output: the state that `load` will read.
@@ -81,6 +85,7 @@ impl Vm {
         let stderr = open("stderr")?;
         let media = (0..start.media).map(|n| open(&format!("media{n}"))).collect::<Result<_, _>>()?;
         let (ours, theirs) = UnixStream::pair().map_err(infra)?;
+        let memory = start.memory.iter().map(|name| open(name)).collect::<Result<_, _>>()?;
         let mut command = Command::new(packages::expect("setpriv")?);
         command.args(["--pdeathsig", "KILL", "--"]).arg(start.qemu).args(&start.args);
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
@@ -102,6 +107,7 @@ impl Vm {
             shm: start.shm,
             console: Console::new(console),
             media,
+            memory,
             stderr,
             exit: None,
         };
