@@ -34,6 +34,7 @@ enum Command {
     Show(cmd::show::Args),
     Generate(cmd::generate::Args),
     Bench(cmd::bench::Args),
+    Doctor(cmd::doctor::Args),
 }
 
 impl Command {
@@ -46,6 +47,7 @@ impl Command {
             Command::Show(args) => cmd::show::run(&args),
             Command::Generate(args) => cmd::generate::run(&args),
             Command::Bench(args) => cmd::bench::run(&args),
+            Command::Doctor(args) => cmd::doctor::run(&args),
         }
     }
 }
