@@ -194,23 +194,25 @@ impl<'a> World<'a> {
             Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. } | Call::Sendfile { .. } => {
                 self.amend_places(call);
             }
-            Call::Ficlone { .. } | Call::Ficlonerange { .. } => {
-                let slots = (self.open_in(call, 0), self.open_in(call, 1));
-                if let (Some(dst), Some(src)) = slots {
-                    let (dst, src) = (self.opens[dst].file, self.opens[src].file);
-                    let span = self.span(call);
-                    let (min, max) = self.sizes(src, span, Some(call));
-                    if min != max {
-                        let obj = self.files[dst].obj;
-                        self.objects[obj.0 as usize].amend(0, u64::MAX, call, |v| v.sure = false);
-                        self.files[dst].size.amend(call, |op| {
-                            *op = SizeOp::Maybe(Box::new(SizeOp::Max(vec![min, max])));
-                        });
-                    }
-                }
+            Call::Ficlone { .. } => self.amend_clone(call, 0, 0, 0),
+            Call::Ficlonerange { dst_offset, src_offset, len, .. } => {
+                self.amend_clone(call, *dst_offset, *src_offset, *len);
             }
             _ => {}
         }
+    }
+
+    /// A clone whose source changed its size meanwhile may have ended at any of the sizes it had.
+    fn amend_clone(&mut self, call: u16, dst_offset: u64, src_offset: u64, len: u64) {
+        let (Some(dst), Some(src)) = (self.open_in(call, 0), self.open_in(call, 1)) else { return };
+        let (dst, src) = (self.opens[dst].file, self.opens[src].file);
+        let sizes = self.files[src].size.during(self.span(call), Some(call), &self.order);
+        let ends = clone_ends(&sizes, dst_offset, src_offset, len);
+        self.files[dst].size.amend(call, |op| {
+            if let SizeOp::Maybe(op) = op {
+                **op = SizeOp::Max(ends);
+            }
+        });
     }
 
     fn map_key(&self, call: u16, n: usize) -> Option<(u8, u16)> {
@@ -461,25 +463,24 @@ impl<'a> World<'a> {
             return;
         }
         let span = self.span(call);
-        let (min, max) = self.sizes(src, Span { ret: span.inv, ..span }, None);
-        let (from, to) = (self.files[src].obj, self.files[dst].obj);
-        let ends: Vec<u64> = [min, max]
-            .into_iter()
-            .map(|size| if len == 0 { size } else { size.min(src_offset.saturating_add(len)) })
-            .map(|end| end.saturating_sub(src_offset))
-            .map(|n| if n == 0 { 0 } else { dst_offset.saturating_add(n) })
-            .collect();
-        let end = ends[1];
-        if end == 0 {
+        // What races with it may change the source's size, and so how much is cloned: amended on return.
+        let racing = self.any_overlap(call, |_| true);
+        let sizes = self.files[src].size.during(Span { ret: span.inv, ..span }, None, &self.order);
+        let ends = clone_ends(&sizes, dst_offset, src_offset, len);
+        let end = ends.iter().copied().max().unwrap_or(0);
+        if end == 0 && !racing {
             // Nothing to clone: nothing happens, not even to the size (fs/remap_range.c:__generic_remap_file_range_prep, 6.12).
             return;
         }
+        let sure = sure && !racing && ends.len() == 1;
+        let end = if racing { u64::MAX } else { end };
+        let (from, to) = (self.files[src].obj, self.files[dst].obj);
         self.touch_file(call, dst, (dst_offset, end), Kind::Drop);
         self.grow(call, dst, end, sure);
         self.files[dst].tail_stored |= self.files[src].tail_stored;
-        self.size_op(call, dst, maybe(SizeOp::Max(ends.clone()), sure));
-        let d = delta(src_offset, dst_offset);
-        self.assign(call, to, (dst_offset, page_up(end)), Src::Copy { obj: from, delta: d, before: false }, sure && min == max);
+        self.size_op(call, dst, maybe(SizeOp::Max(ends), sure));
+        let copy = Src::Copy { obj: from, delta: delta(src_offset, dst_offset), before: false };
+        self.assign(call, to, (dst_offset, page_up(end)), copy, sure);
     }
 
     fn mmap(
@@ -499,7 +500,8 @@ impl<'a> World<'a> {
             self.object(Src::Through { obj: viewed, delta: offset as i64 }, Some(file))
         });
         let prot_reg = Lin::new(prot.0);
-        let map = Map { open, file, offset, len, sharing, prot: prot_reg, private };
+        let len_now = (len, len);
+        let map = Map { open, file, offset, len: len_now, sharing, prot: prot_reg, private };
         self.maps.insert((process, call), map);
         if let Some(obj) = private
             && flags.has(MapFlags::POPULATE)
@@ -514,13 +516,14 @@ impl<'a> World<'a> {
         let Some(key) = self.map_key(call, 0) else { return };
         let Some(map) = self.maps.get(&key).cloned() else { return };
         if let Some(obj) = map.private
-            && len < map.len
+            && len < map.len.1
         {
             let through = Src::Through { obj: self.files[map.file].obj, delta: map.offset as i64 };
             self.assign(call, obj, (len, u64::MAX), through, true);
         }
+        let racing = self.any_overlap(call, |k| matches!(self.call_of(k), Call::Mremap { .. }));
         if let Some(map) = self.maps.get_mut(&key) {
-            map.len = len;
+            map.len = if racing { (map.len.0.min(len), map.len.1.max(len)) } else { (len, len) };
         }
     }
 
@@ -826,7 +829,7 @@ impl<'a> World<'a> {
         if offset % PAGE != 0 || len == 0 {
             return;
         }
-        let end = page_up(offset.saturating_add(len)).min(map.len);
+        let end = page_up(offset.saturating_add(len)).min(map.len.1);
         // ENOMEM says that a part is not mapped; the rest was advised all the same.
         let sure = matches!(result, Some(Ok(_) | Err(Errno(12))));
         let viewed = self.files[map.file].obj;
@@ -942,6 +945,19 @@ enum Kind {
     Direct,
     /// It writes into pinned pages.
     Pinned,
+}
+
+/// Where a clone ends in its destination, by the sizes that its source may have; 0 where there is nothing to clone. Length 0 is to the end.
+fn clone_ends(sizes: &[u64], dst_offset: u64, src_offset: u64, len: u64) -> Vec<u64> {
+    let mut ends: Vec<u64> = sizes
+        .iter()
+        .map(|size| if len == 0 { *size } else { (*size).min(src_offset.saturating_add(len)) })
+        .map(|end| end.saturating_sub(src_offset))
+        .map(|n| if n == 0 { 0 } else { dst_offset.saturating_add(n) })
+        .collect();
+    ends.sort_unstable();
+    ends.dedup();
+    ends
 }
 
 /// How many bytes a transfer surely or possibly moved.

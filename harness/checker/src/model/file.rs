@@ -225,8 +225,8 @@ pub struct Map {
     pub file: usize,
     /// File offset of its first byte.
     pub offset: u64,
-    /// Length in bytes (as of the last mremap).
-    pub len: u64,
+    /// Shortest and longest length in bytes that it may have now: racing mremaps leave a doubt.
+    pub len: (u64, u64),
     /// Shared or private.
     pub sharing: Sharing,
     /// PROT_ bits.

@@ -8,6 +8,7 @@
 
 use super::{Findings, errno_name, who};
 use crate::model::World;
+use crate::model::file::Map;
 use crate::model::order::{completes_link, link_predecessor};
 use crate::{AnomalyKind, Oracle, Policy};
 use history::{CallResult, Errno, Payload};
@@ -165,7 +166,7 @@ pub fn buffer_faults(world: &World, call: u16, iov: &[(Buf, u64)], write: bool) 
                 Some(map) => {
                     let faults = world.faults(map, *offset, *len, write, span);
                     // The mapping may have shrunk under a ring's request, or been unmapped: then its address holds nothing.
-                    may |= faults.may().is_some() || offset.saturating_add(*len) > map.len;
+                    may |= faults.may().is_some() || offset.saturating_add(*len) > map.len.0;
                     gup |= faults.gup_may.is_some();
                     may |= unmapped_meanwhile(world, call, slot);
                 }
@@ -175,6 +176,12 @@ pub fn buffer_faults(world: &World, call: u16, iov: &[(Buf, u64)], write: bool) 
         }
     }
     (may, gup)
+}
+
+/// Whether an address range of the mapping that ends at `end` reaches past what is mapped.
+fn beyond(world: &World, call: u16, map: &Map, end: u64) -> Holds {
+    let moving = unmapped_meanwhile(world, call, 0);
+    Holds::of(moving || end > map.len.0, !moving && end > map.len.1)
 }
 
 /// Whether the mapping in a slot was unmapped, moved or shrunk in an interval that overlaps the call.
@@ -345,8 +352,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             allowed.must(both, EINVAL);
             let Some(map) = world.map_in(call, 0) else { return };
             allowed.maybe(may_report_eio(world, map.file), EIO);
-            allowed.must(offset.saturating_add(*len) > map.len, ENOMEM);
-            allowed.maybe(unmapped_meanwhile(world, call, 0), ENOMEM);
+            allowed.on(beyond(world, call, map, offset.saturating_add(*len)), ENOMEM);
         }
         Call::Madvise { offset, len, advice, .. } => {
             madvise_rules(world, call, *offset, *len, *advice, allowed);
@@ -465,8 +471,9 @@ fn madvise_rules(
     let Some(map) = world.map_in(call, 0) else { return };
     let some = len > 0;
     // The part that is mapped is advised all the same (mm/madvise.c:madvise_walk_vmas, 6.12).
-    allowed.must(some && offset.saturating_add(len) > map.len, ENOMEM);
-    allowed.maybe(unmapped_meanwhile(world, call, 0), ENOMEM);
+    if some {
+        allowed.on(beyond(world, call, map, offset.saturating_add(len)), ENOMEM);
+    }
     let span = world.span(call);
     let end = crate::model::page_up(offset.saturating_add(len));
     let faults = |write| world.faults(map, offset, end - offset.min(end), write, span);

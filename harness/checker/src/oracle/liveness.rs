@@ -38,14 +38,15 @@ pub fn end(world: &World, stuck: &[CallId], helped: &[CallId], findings: &mut Fi
 /// Why a wait has no reason, if it has none.
 fn unexplained(world: &World, call: u16) -> Option<String> {
     let seen = world.seen.get(call as usize)?;
-    let (key, fills, file_slot) = match world.call_of(call) {
-        Call::SpliceToPipe { .. } => (seen.slots.get(1)?, true, 0),
-        Call::SpliceFromPipe { .. } => (seen.slots.first()?, false, 1),
-        // A request that is linked or drained behind a blocked one waits with it; so does one that shares its lane's ring.
-        _ if waits_for_another(world, call) => return None,
+    // A request that is linked or drained behind a blocked one waits with it; so does one that shares its ring.
+    if waits_for_another(world, call) {
+        return None;
+    }
+    let (key, fills) = match world.call_of(call) {
+        Call::SpliceToPipe { .. } => (seen.slots.get(1)?, true),
+        Call::SpliceFromPipe { .. } => (seen.slots.first()?, false),
         _ => return Some("and there is nothing in this program that it may wait for".into()),
     };
-    let _ = file_slot;
     let pipe = world.pipes.get(&key.0)?;
     if pipe.confused {
         return None;
