@@ -2,24 +2,24 @@
 //!
 //! Results are recorded as seen; nothing is retried. `link`ed lines are only queued here (see `ring`).
 
-use crate::control::{Control, LaneControl, lane_index, stage};
+mod bits;
+mod request;
+
+use crate::control::{Control, LaneControl, lane_index};
 use crate::facts::facts;
 use crate::io::{Direction, Place, Transfer};
 use crate::record::{Moment, Recorder, learn_pid, now};
-use crate::ring::{Pending, Ring};
+use crate::ring::Ring;
 use crate::run::Run;
 use crate::slots::{Handle, Map, Pipe, Table};
 use crate::sys::arena::{self, Area, Mapping};
 use crate::sys::fault::{self, Fault};
-use crate::sys::{self, Pool, Span, ring as requests};
+use crate::sys::{self, Pool, Span};
+use bits::{fallocate_bits, open_flags, sync_bits};
 use history::{Bytes, CallResult, FaultSignal, Payload, SkipReason};
-use io_uring::opcode;
-use program::{
-    Access, Buf, Call, CallId, FallocateMode, FileSlot, IO_MAX, Lane, MapSlot, OpenFlags, PipeSlot,
-    SqeFlags, SyncFileRangeFlags, Via, Whence,
-};
+use program::{Buf, Call, CallId, FileSlot, IO_MAX, Lane, MapSlot, PipeSlot, Whence};
 use rustix::fd::AsFd;
-use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -572,119 +572,6 @@ impl Exec<'_> {
         self.recorder.control.kernel_ns.fetch_add(now().saturating_sub(began), Ordering::Relaxed);
         self.returned(self.moment(), result, || Payload::None)
     }
-
-    /// Issues the call as a request of a ring; a line without `&` waits for its completion, unless it begins a chain.
-    fn through_ring(&mut self, call: &Call, via: Via, detached: bool) -> Issue<()> {
-        if self.lane.index >= program::THREADS_MAX.into() {
-            return Err(SkipReason::Unsupported);
-        }
-        let mut transfer = None;
-        let mut files = Vec::new();
-        let (op, request) = match *call {
-            Call::Pread { file, offset, buf, len } => {
-                let file = self.file(file)?;
-                let part = self.place(buf, len)?;
-                let t = transfer.insert(self.transfer(Direction::Read, &[part])?);
-                let request = requests::read(file.as_fd(), t.span(), offset);
-                files.push(file);
-                (opcode::Read::CODE, request)
-            }
-            Call::Pwrite { file, offset, buf, len } => {
-                let file = self.file(file)?;
-                let part = self.place(buf, len)?;
-                let t = transfer.insert(self.transfer(self.writes(offset), &[part])?);
-                let request = requests::write(file.as_fd(), t.span(), offset);
-                files.push(file);
-                (opcode::Write::CODE, request)
-            }
-            Call::Preadv { file, offset, ref iov } => {
-                let file = self.file(file)?;
-                let parts = self.parts(iov)?;
-                let t = transfer.insert(self.transfer(Direction::Read, &parts)?);
-                let request = requests::readv(file.as_fd(), t.vector(), offset);
-                files.push(file);
-                (opcode::Readv::CODE, request)
-            }
-            Call::Pwritev { file, offset, ref iov } => {
-                let file = self.file(file)?;
-                let parts = self.parts(iov)?;
-                let t = transfer.insert(self.transfer(self.writes(offset), &parts)?);
-                let request = requests::writev(file.as_fd(), t.vector(), offset);
-                files.push(file);
-                (opcode::Writev::CODE, request)
-            }
-            Call::Fsync { file } | Call::Fdatasync { file } => {
-                let file = self.file(file)?;
-                let request = requests::fsync(file.as_fd(), matches!(call, Call::Fdatasync { .. }));
-                files.push(file);
-                (opcode::Fsync::CODE, request)
-            }
-            Call::Fallocate { file, mode, offset, len } => {
-                let file = self.file(file)?;
-                let request =
-                    requests::fallocate(file.as_fd(), fallocate_bits(mode) as i32, offset, len);
-                files.push(file);
-                (opcode::Fallocate::CODE, request)
-            }
-            Call::Ftruncate { file, len } => {
-                let file = self.file(file)?;
-                let request = requests::ftruncate(file.as_fd(), len);
-                files.push(file);
-                (opcode::Ftruncate::CODE, request)
-            }
-            Call::SpliceToPipe { file, offset, pipe, len } => {
-                let (file, pipe) = (self.file(file)?, self.pipe(pipe)?);
-                let request = requests::splice(
-                    file.as_fd(),
-                    offset as i64,
-                    pipe.write.as_fd(),
-                    -1,
-                    len as u32,
-                );
-                files.extend([file, pipe.write]);
-                (opcode::Splice::CODE, request)
-            }
-            Call::SpliceFromPipe { pipe, file, offset, len } => {
-                let (pipe, file) = (self.pipe(pipe)?, self.file(file)?);
-                let request = requests::splice(
-                    pipe.read.as_fd(),
-                    -1,
-                    file.as_fd(),
-                    offset as i64,
-                    len as u32,
-                );
-                files.extend([file, pipe.read]);
-                (opcode::Splice::CODE, request)
-            }
-            Call::Madvise { map, offset, len, advice } => {
-                let span = self.part(map, offset, len)?;
-                (opcode::Madvise::CODE, requests::madvise(span, arena::advice(advice)))
-            }
-            _ => return Err(SkipReason::Unsupported),
-        };
-        let found = self.table().lock().ring(via.ring).ok_or(SkipReason::EmptySlot)?;
-        self.slots.push(found.by);
-        let ring = found.it;
-        if !ring.supports(op) {
-            return Err(SkipReason::Unsupported);
-        }
-        let slots = std::mem::take(&mut self.slots);
-        let pending =
-            Pending { line: self.line, lane: self.lane.index, slots, request, transfer, files };
-        let chained = via.flags.has(SqeFlags::LINK) || via.flags.has(SqeFlags::HARDLINK);
-        ring.add(&self.recorder, pending, via.flags);
-        ring.reap(&self.recorder, &mut self.lane.pool);
-        if detached || chained {
-            return Ok(());
-        }
-        let control = self.recorder.control;
-        control.lanes[self.lane.index].in_ring.store(1, Ordering::Release);
-        while control.stage(self.line) != stage::OVER && !control.is_ending() {
-            ring.wait(&self.recorder, &mut self.lane.pool);
-        }
-        control.lanes[self.lane.index].in_ring.store(0, Ordering::Release);
-        Ok(())
-    }
 }
 
 /// Serves a lane's queue for ever.
@@ -720,57 +607,4 @@ fn address(result: CallResult) -> Payload {
 fn signal(fault: Fault, area: Area) -> Option<FaultSignal> {
     let addr = fault.addr.wrapping_sub(area.addr() as u64) as i64;
     (fault.signo != 0).then_some(FaultSignal { signo: fault.signo, code: fault.code, addr })
-}
-
-fn open_flags(access: Access, flags: OpenFlags) -> OFlags {
-    let mut bits = OFlags::CLOEXEC
-        | match access {
-            Access::ReadOnly => OFlags::RDONLY,
-            Access::WriteOnly => OFlags::WRONLY,
-            Access::ReadWrite => OFlags::RDWR,
-        };
-    for (flag, bit) in [
-        (OpenFlags::CREAT, OFlags::CREATE),
-        (OpenFlags::EXCL, OFlags::EXCL),
-        (OpenFlags::TRUNC, OFlags::TRUNC),
-        (OpenFlags::APPEND, OFlags::APPEND),
-        (OpenFlags::DIRECT, OFlags::DIRECT),
-        (OpenFlags::DSYNC, OFlags::DSYNC),
-        (OpenFlags::SYNC, OFlags::SYNC),
-    ] {
-        if flags.has(flag) {
-            bits |= bit;
-        }
-    }
-    bits
-}
-
-fn fallocate_bits(mode: FallocateMode) -> u32 {
-    let keep = FallocateFlags::KEEP_SIZE;
-    match mode {
-        FallocateMode::Allocate => FallocateFlags::empty(),
-        FallocateMode::KeepSize => keep,
-        FallocateMode::PunchHole => FallocateFlags::PUNCH_HOLE | keep,
-        FallocateMode::ZeroRange => FallocateFlags::ZERO_RANGE,
-        FallocateMode::ZeroRangeKeepSize => FallocateFlags::ZERO_RANGE | keep,
-        FallocateMode::CollapseRange => FallocateFlags::COLLAPSE_RANGE,
-        FallocateMode::InsertRange => FallocateFlags::INSERT_RANGE,
-        FallocateMode::UnshareRange => FallocateFlags::UNSHARE_RANGE,
-        FallocateMode::PunchHoleBare => FallocateFlags::PUNCH_HOLE,
-    }
-    .bits()
-}
-
-fn sync_bits(flags: SyncFileRangeFlags) -> u32 {
-    let mut bits = 0;
-    for (flag, bit) in [
-        (SyncFileRangeFlags::WAIT_BEFORE, libc::SYNC_FILE_RANGE_WAIT_BEFORE),
-        (SyncFileRangeFlags::WRITE, libc::SYNC_FILE_RANGE_WRITE),
-        (SyncFileRangeFlags::WAIT_AFTER, libc::SYNC_FILE_RANGE_WAIT_AFTER),
-    ] {
-        if flags.has(flag) {
-            bits |= bit;
-        }
-    }
-    bits
 }
