@@ -69,7 +69,8 @@ impl Apt {
     pub fn download(&self, package: &str, dir: &Path) -> Result<PathBuf, TargetError> {
         run(self.command("apt-get").args(["-q", "download", package]).current_dir(dir))?;
         let entries = fs::read_dir(dir).map_err(file_trouble("reading", dir))?;
-        let found = entries.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "deb"));
+        let found =
+            entries.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "deb"));
         found.ok_or_else(|| infra(format!("apt-get download {package} brought no package")))
     }
 }

@@ -174,10 +174,14 @@ mod tests {
         (dir, cache)
     }
 
+    fn put(dir: &Path, name: &str, text: &str) -> Result<(), TargetError> {
+        fs::write(dir.join(name), text).map_err(infra)
+    }
+
     #[test]
     fn an_entry_is_made_once() {
         let (_dir, cache) = cache();
-        let made = cache.entry("k", "x", |p| Ok(fs::write(p.join("f"), "1").unwrap())).unwrap();
+        let made = cache.entry("k", "x", |p| put(p, "f", "1")).unwrap();
         let again = cache.entry("k", "x", |_| panic!("made twice")).unwrap();
         assert_eq!(made, again);
         assert_eq!(fs::read_to_string(again.join("f")).unwrap(), "1");
@@ -191,7 +195,7 @@ mod tests {
         fs::create_dir_all(&half).unwrap();
         fs::write(half.join("f"), "half").unwrap();
         assert_eq!(cache.find("k", "x"), None);
-        let made = cache.entry("k", "x", |p| Ok(fs::write(p.join("g"), "whole").unwrap())).unwrap();
+        let made = cache.entry("k", "x", |p| put(p, "g", "whole")).unwrap();
         assert!(!made.join("f").exists() && made.join("g").exists());
     }
 

@@ -42,7 +42,10 @@ mod tests {
 
     #[test]
     fn fields_do_not_run_into_each_other() {
-        assert_ne!(Digest::default().with(b"ab").with(b"c"), Digest::default().with(b"a").with(b"bc"));
+        assert_ne!(
+            Digest::default().with(b"ab").with(b"c"),
+            Digest::default().with(b"a").with(b"bc")
+        );
         assert_eq!(Digest::default().with(b"ab"), Digest::default().with(b"ab"));
         assert_eq!(Digest::default().with(b"").to_string().len(), 32);
     }

@@ -128,7 +128,9 @@ impl TryFrom<String> for Size {
 
     fn try_from(text: String) -> Result<Size, String> {
         let number = text.strip_suffix('M').and_then(|n| n.parse::<u32>().ok());
-        number.map(|n| Size(u64::from(n) << 20)).ok_or_else(|| format!("size `{text}` is not like 128M"))
+        number
+            .map(|n| Size(u64::from(n) << 20))
+            .ok_or_else(|| format!("size `{text}` is not like 128M"))
     }
 }
 
@@ -154,20 +156,27 @@ pub fn load(name: &str) -> Result<Image, TargetError> {
 fn parse(file: &str, name: &str, text: &str) -> Result<Image, TargetError> {
     let wrong = |what: String| infra(format!("image {file}: {what}"));
     let raw: Text = toml::from_str(text).map_err(|e| {
-        let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+        let line =
+            e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
         let what = e.message().replace('\n', " ");
         wrong(format!("line {line}: {what}"))
     })?;
     let within = |key: &str, value: u64, (low, high): (u64, u64)| {
-        if value < low || value > high || value % ALIGN != 0 {
-            let text = format!("{key} = {}M: has to be even, {}M to {}M", value >> 20, low >> 20, high >> 20);
+        if value < low || value > high || !value.is_multiple_of(ALIGN) {
+            let text = format!(
+                "{key} = {}M: has to be even, {}M to {}M",
+                value >> 20,
+                low >> 20,
+                high >> 20
+            );
             return Err(wrong(text));
         }
         Ok(value)
     };
     let mount = |name: &str, key: &str| {
         let known = Mount::ALL.map(Mount::name).join(", ");
-        Mount::from_name(name).ok_or_else(|| wrong(format!("{key} = \"{name}\": known are {known}")))
+        Mount::from_name(name)
+            .ok_or_else(|| wrong(format!("{key} = \"{name}\": known are {known}")))
     };
     if raw.cpus < CPUS.0 || raw.cpus > CPUS.1 {
         return Err(wrong(format!("cpus = {}: has to be {} to {}", raw.cpus, CPUS.0, CPUS.1)));
@@ -182,7 +191,9 @@ fn parse(file: &str, name: &str, text: &str) -> Result<Image, TargetError> {
             return Err(wrong(format!("mount.fs = \"{}\": {} is {fs}", text.fs, text.name)));
         }
         // The agent's list is one line a mount, split at blanks.
-        if text.options.is_empty() || text.options.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        if text.options.is_empty()
+            || text.options.contains(|c: char| c.is_whitespace() || c.is_control())
+        {
             return Err(wrong(format!("mount.options of {} is empty or holds blanks", text.name)));
         }
         let size = within("mount.size", text.size.0, limits)?;
@@ -197,7 +208,11 @@ fn parse(file: &str, name: &str, text: &str) -> Result<Image, TargetError> {
     let media: Vec<Medium> = Mount::ALL.into_iter().filter_map(|m| media.remove(&m)).collect();
     let total = memory + media.iter().map(|m| m.size).sum::<u64>();
     if total > TOTAL_MAX {
-        return Err(wrong(format!("memory and media make {}M, more than {}M", total >> 20, TOTAL_MAX >> 20)));
+        return Err(wrong(format!(
+            "memory and media make {}M, more than {}M",
+            total >> 20,
+            TOTAL_MAX >> 20
+        )));
     }
     Ok(Image { name: name.into(), home, pmem: raw.pmem, cpus: raw.cpus, memory, media })
 }
@@ -251,7 +266,10 @@ impl Image {
             mkfs.args(["-q", "-f", "-m", &format!("uuid={UUID}{index:02x}")]);
         } else {
             // Tables that are initialised later would have a kernel thread write into our runs.
-            let seed = format!("hash_seed={UUID}{:02x},lazy_itable_init=0,lazy_journal_init=0", index + 16);
+            let seed = format!(
+                "hash_seed={UUID}{:02x},lazy_itable_init=0,lazy_journal_init=0",
+                index + 16
+            );
             mkfs.args(["-q", "-F", "-U", &format!("{UUID}{index:02x}"), "-E", &seed]);
         }
         mkfs.args(&medium.mkfs);
@@ -296,8 +314,16 @@ mod tests {
         for (from, to, want) in [
             ("cpus = 2", "cpus = 0", "image x: cpus = 0: has to be 1 to 8"),
             ("cpus = 2", "cpu = 2", "image x: line 9: unknown field `cpu`, expected one of"),
-            ("= \"e820\"", "= \"e821\"", "image x: line 6: unknown variant `e821`, expected one of"),
-            ("home = \"xfs-dax\"", "home = \"btrfs\"", "image x: home = \"btrfs\": known are ext4-dax"),
+            (
+                "= \"e820\"",
+                "= \"e821\"",
+                "image x: line 6: unknown variant `e821`, expected one of",
+            ),
+            (
+                "home = \"xfs-dax\"",
+                "home = \"btrfs\"",
+                "image x: home = \"btrfs\": known are ext4-dax",
+            ),
             ("\"304M\"", "\"64M\"", "image x: mount.size = 64M: has to be even, 300M to 1024M"),
             ("\"304M\"", "\"303M\"", "image x: mount.size = 303M: has to be even"),
             ("\"304M\"", "304", "image x: line 26: invalid type: integer `304`, expected a string"),

@@ -25,14 +25,14 @@ pub fn build(kernel: &Kernel, image: &Image) -> Result<Vec<u8>, TargetError> {
 
     let index = Modules::open(kernel.modules.as_deref())?;
     let wanted = [modules::BASE, image.pmem.modules(), modules::EXTRA].concat();
-    let required = index.closure(&wanted.iter().copied().filter(|w| w.required).collect::<Vec<_>>());
-    let required = required.map_err(|e| TargetError::Boot {
-        kernel: kernel.name.clone(),
-        what: e.to_string(),
-    })?;
+    let required =
+        index.closure(&wanted.iter().copied().filter(|w| w.required).collect::<Vec<_>>());
+    let required = required
+        .map_err(|e| TargetError::Boot { kernel: kernel.name.clone(), what: e.to_string() })?;
     let mut list = String::new();
     for path in index.closure(&wanted)? {
-        let file = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| infra("odd module name"))?;
+        let file =
+            path.file_name().and_then(|n| n.to_str()).ok_or_else(|| infra("odd module name"))?;
         // In the guest all are plain, whatever they were packed with.
         let name = file.split_once(".ko").map_or(file, |(stem, _)| stem);
         let name = format!("modules/{name}.ko");

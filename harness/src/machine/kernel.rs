@@ -123,7 +123,9 @@ fn debian(
         let apt = Apt::new(cache, lists)?;
         let package = apt.kernel_of(meta)?;
         if !package.starts_with(&format!("linux-image-{series}")) {
-            return Err(infra(format!("{meta} is {package} on this machine, not a {series}x kernel")));
+            return Err(infra(format!(
+                "{meta} is {package} on this machine, not a {series}x kernel"
+            )));
         }
         let dir = cache.entry(KIND, &package, |dir| unpack(&apt, &package, dir))?;
         Ok((package, dir))

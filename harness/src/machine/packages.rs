@@ -46,7 +46,9 @@ fn find_in(path: &OsStr, program: &str) -> Option<PathBuf> {
     env::split_paths(path)
         .chain(SYSTEM.iter().map(PathBuf::from))
         .map(|dir| dir.join(program))
-        .find(|file| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
+        .find(|file| {
+            file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
+        })
 }
 
 /// Finds a program that `ensure` has made sure of.
@@ -140,11 +142,7 @@ impl Apt {
         if last.status.success() {
             return Ok(());
         }
-        Err(infra(format!(
-            "{} failed: {}",
-            line(&names.iter().copied().collect()),
-            quote(&last)
-        )))
+        Err(infra(format!("{} failed: {}", line(&names.iter().copied().collect()), quote(&last))))
     }
 
     fn try_install(&self, names: &[&str]) -> Result<Output, TargetError> {
@@ -191,7 +189,10 @@ mod tests {
     #[test]
     fn the_line_is_one_line_in_a_fixed_order() {
         let packages = BTreeSet::from(["xfsprogs", "e2fsprogs"]);
-        assert_eq!(line(&packages), "sudo apt-get install --no-install-recommends e2fsprogs xfsprogs");
+        assert_eq!(
+            line(&packages),
+            "sudo apt-get install --no-install-recommends e2fsprogs xfsprogs"
+        );
         let error = missing(&packages).to_string();
         assert_eq!(
             error,
@@ -202,7 +203,8 @@ mod tests {
 
     #[test]
     fn qemu_utils_is_kept_by_name() {
-        let plan = "Remv qemu-utils [1:10.0]\nInst qemu-system-x86 (1:7.2+dfsg-7 Debian:12 [amd64])\n";
+        let plan =
+            "Remv qemu-utils [1:10.0]\nInst qemu-system-x86 (1:7.2+dfsg-7 Debian:12 [amd64])\n";
         assert_eq!(companion(plan), Some("qemu-utils=1:7.2+dfsg-7".into()));
         assert_eq!(companion("Inst qemu-system-x86 (1:7.2 Debian [amd64])\n"), None);
     }
@@ -213,7 +215,8 @@ mod tests {
         let file = dir.path().join("mkfs.made-up");
         std::fs::write(&file, "").unwrap();
         assert_eq!(find_in(dir.path().as_os_str(), "mkfs.made-up"), None, "not executable");
-        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
         assert_eq!(find_in(dir.path().as_os_str(), "mkfs.made-up"), Some(file));
     }
 }

@@ -115,7 +115,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(dir.path()).unwrap();
         let scratch = Scratch::new(&cache, 0).unwrap();
-        let dead = scratch.path().parent().unwrap().join(format!("{PREFIX}test-dead-{}", std::process::id()));
+        let dead = scratch
+            .path()
+            .parent()
+            .unwrap()
+            .join(format!("{PREFIX}test-dead-{}", std::process::id()));
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join(LOCK), "").unwrap();
         sweep(&cache);

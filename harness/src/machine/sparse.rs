@@ -86,7 +86,8 @@ mod tests {
         from.write_all_at(&vec![0; 1 << 20], 1 << 20).unwrap();
         from.write_all_at(b"middle", (4 << 20) - 3).unwrap();
         from.write_all_at(b"end", (8 << 20) - 3).unwrap();
-        for (start, length) in [(0, 8 << 20), (2 << 20, 4 << 20), (1 << 20, 3 << 20), (0, 9 << 20)] {
+        for (start, length) in [(0, 8 << 20), (2 << 20, 4 << 20), (1 << 20, 3 << 20), (0, 9 << 20)]
+        {
             let to = tempfile::tempfile().unwrap();
             to.set_len(length).unwrap();
             copy(&from, start, length, &to, 0).unwrap();

@@ -38,13 +38,22 @@ use Title::{Fixed, Function, Rest};
 
 /// In order: the first that matches names the line.
 const PATTERNS: &[Pattern] = &[
-    Pattern { find: "WARNING: possible circular locking dependency", title: Fixed("possible circular locking dependency") },
-    Pattern { find: "WARNING: possible recursive locking", title: Fixed("possible recursive locking") },
+    Pattern {
+        find: "WARNING: possible circular locking dependency",
+        title: Fixed("possible circular locking dependency"),
+    },
+    Pattern {
+        find: "WARNING: possible recursive locking",
+        title: Fixed("possible recursive locking"),
+    },
     Pattern { find: "WARNING: inconsistent lock state", title: Fixed("inconsistent lock state") },
     Pattern { find: "WARNING: suspicious RCU usage", title: Fixed("suspicious RCU usage") },
     Pattern { find: "WARNING: bad unlock balance", title: Fixed("bad unlock balance") },
     Pattern { find: "WARNING: held lock freed", title: Fixed("held lock freed") },
-    Pattern { find: "WARNING: lock held when returning to user space", title: Fixed("lock held when returning to user space") },
+    Pattern {
+        find: "WARNING: lock held when returning to user space",
+        title: Fixed("lock held when returning to user space"),
+    },
     Pattern { find: "WARNING: CPU: ", title: Function("WARNING in ") },
     Pattern { find: "BUG: KASAN: ", title: Rest("KASAN: ") },
     Pattern { find: "BUG: KFENCE: ", title: Rest("KFENCE: ") },
@@ -52,16 +61,31 @@ const PATTERNS: &[Pattern] = &[
     Pattern { find: "BUG: KCSAN: ", title: Rest("KCSAN: ") },
     Pattern { find: "UBSAN: ", title: Rest("UBSAN: ") },
     Pattern { find: "BUG: soft lockup", title: Fixed("slow host or livelock: soft lockup") },
-    Pattern { find: "Watchdog detected hard LOCKUP", title: Fixed("slow host or livelock: hard lockup") },
+    Pattern {
+        find: "Watchdog detected hard LOCKUP",
+        title: Fixed("slow host or livelock: hard lockup"),
+    },
     Pattern { find: "rcu: INFO: ", title: Fixed("slow host or livelock: RCU stall") },
-    Pattern { find: "BUG: workqueue lockup", title: Fixed("slow host or livelock: workqueue lockup") },
-    Pattern { find: "BUG: unable to handle ", title: Function("BUG: unable to handle page fault in ") },
-    Pattern { find: "BUG: kernel NULL pointer dereference", title: Function("NULL pointer dereference in ") },
+    Pattern {
+        find: "BUG: workqueue lockup",
+        title: Fixed("slow host or livelock: workqueue lockup"),
+    },
+    Pattern {
+        find: "BUG: unable to handle ",
+        title: Function("BUG: unable to handle page fault in "),
+    },
+    Pattern {
+        find: "BUG: kernel NULL pointer dereference",
+        title: Function("NULL pointer dereference in "),
+    },
     Pattern { find: "BUG: Bad page state", title: Fixed("BUG: Bad page state") },
     Pattern { find: "BUG: Bad page map", title: Fixed("BUG: Bad page map") },
     Pattern { find: "BUG: Bad rss-counter state", title: Fixed("BUG: Bad rss-counter state") },
     Pattern { find: "BUG: non-zero pgtables_bytes", title: Fixed("BUG: non-zero pgtables_bytes") },
-    Pattern { find: "BUG: sleeping function called from invalid context", title: Fixed("BUG: sleeping function called from invalid context") },
+    Pattern {
+        find: "BUG: sleeping function called from invalid context",
+        title: Fixed("BUG: sleeping function called from invalid context"),
+    },
     Pattern { find: "BUG: scheduling while atomic", title: Fixed("BUG: scheduling while atomic") },
     Pattern { find: "kernel BUG at ", title: Function("kernel BUG in ") },
     Pattern { find: "BUG: ", title: Rest("BUG: ") },
@@ -71,7 +95,10 @@ const PATTERNS: &[Pattern] = &[
     Pattern { find: "divide error: ", title: Function("divide error in ") },
     Pattern { find: "Kernel panic - not syncing: ", title: Rest("Kernel panic: ") },
     Pattern { find: "INFO: task ", title: Fixed("task blocked for long") },
-    Pattern { find: "Page cache invalidation failure on direct I/O", title: Fixed("page cache invalidation failure on direct I/O") },
+    Pattern {
+        find: "Page cache invalidation failure on direct I/O",
+        title: Fixed("page cache invalidation failure on direct I/O"),
+    },
     Pattern { find: "Memory failure: ", title: Rest("Memory failure: ") },
     Pattern { find: "refcount_t: ", title: Rest("refcount_t: ") },
     Pattern { find: "list_add corruption", title: Fixed("list_add corruption") },
@@ -80,7 +107,10 @@ const PATTERNS: &[Pattern] = &[
     Pattern { find: "Assertion failure in ", title: Rest("assertion failure in ") },
     Pattern { find: "Metadata corruption detected", title: Rest("XFS metadata corruption") },
     Pattern { find: "Metadata CRC error detected", title: Rest("XFS metadata CRC error") },
-    Pattern { find: "Corruption of in-memory data", title: Fixed("XFS corruption of in-memory data") },
+    Pattern {
+        find: "Corruption of in-memory data",
+        title: Fixed("XFS corruption of in-memory data"),
+    },
     Pattern { find: "Internal error ", title: Rest("XFS internal error ") },
     Pattern { find: "metadata I/O error", title: Rest("XFS metadata I/O error") },
     Pattern { find: "User initiated shutdown", title: Fixed("XFS user initiated shutdown") },
@@ -107,6 +137,9 @@ const HARMLESS: &[&str] = &[
     "INFO: task blocked",
     "INFO: lockdep is turned off",
 ];
+
+/// Lines that say what the report on the next lines is about.
+const PREFACES: &[&str] = &["refcount_t: ", "list_add corruption", "list_del corruption"];
 
 /// The complaints in a part of a log, in order. One report with its stack is one complaint: what it says on the way to a panic
 /// does not count again.
@@ -160,7 +193,8 @@ fn plain(line: &str) -> &str {
     while let Some((inside, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
         let inside = inside.trim();
         let stamp = inside.chars().all(|c| c.is_ascii_digit() || c == '.') && !inside.is_empty();
-        let caller = inside.strip_prefix(['T', 'C']).is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()));
+        let caller =
+            inside.strip_prefix(['T', 'C']).is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()));
         if !stamp && !caller {
             break;
         }
@@ -190,9 +224,11 @@ fn end_of(lines: &[&str], start: usize) -> usize {
         }
         stack |= line.contains("Call Trace:") || line.contains("cut here");
         let within = n - start;
-        // The line `kernel BUG at` is followed by `invalid opcode`, `BUG: unable to handle` by `Oops`: one report.
+        // The line `kernel BUG at` is followed by `invalid opcode`, `BUG: unable to handle` by `Oops`, and these prefaces by a WARNING or
+        // a BUG that does the reporting: one report each.
         let oops = line.contains("Oops: ") || line.contains("invalid opcode: ");
-        if !oops && matching(line).is_some() && (stack || within > 2) {
+        let prefaced = within <= 2 && PREFACES.iter().any(|p| lines[start].contains(p));
+        if !oops && !prefaced && matching(line).is_some() {
             return n;
         }
         if !stack && within > SHORT {
@@ -209,15 +245,15 @@ fn title(pattern: &Pattern, report: &[&str]) -> String {
         Function(text) => format!("{text}{}", function(report)),
         Rest(text) => {
             let rest = nameless(rest);
-            // The text of a pattern that ends in a word needs a blank before the rest.
-            format!("{text}{rest}")
+            let blank = if text.ends_with(' ') { "" } else { " " };
+            format!("{text}{blank}{rest}")
         }
     };
     let mut end = title.len().min(TITLE_MAX);
     while !title.is_char_boundary(end) {
         end -= 1;
     }
-    title[..end].trim_end_matches([' ', ':', ',']).to_string()
+    title[..end].trim_end_matches([' ', ':', ',', '.']).to_string()
 }
 
 /// The function that a report is about.
@@ -237,13 +273,20 @@ fn function(report: &[&str]) -> String {
     }
     // `RIP: 0010:ext4_foo+0x12/0x40 [ext4]`
     let rip = report.iter().find_map(|line| line.split_once("RIP: 0010:"));
-    rip.and_then(|(_, rest)| rest.split_whitespace().next()).map_or("unknown", |w| w).split('+').next().map(symbol).unwrap_or_default()
+    rip.and_then(|(_, rest)| rest.split_whitespace().next())
+        .map_or("unknown", |w| w)
+        .split('+')
+        .next()
+        .map(symbol)
+        .unwrap_or_default()
 }
 
 /// A symbol without offset, module and the suffixes that compilers add.
 fn symbol(word: &str) -> String {
     let name = word.split(['+', ' ']).next().unwrap_or_default();
-    let name = [".isra", ".part", ".constprop", ".cold"].iter().fold(name, |n, suffix| n.split(suffix).next().unwrap_or(n));
+    let name = [".isra", ".part", ".constprop", ".cold"]
+        .iter()
+        .fold(name, |n, suffix| n.split(suffix).next().unwrap_or(n));
     if name.is_empty() || name.starts_with("0x") { "unknown".into() } else { name.into() }
 }
 
@@ -254,8 +297,13 @@ fn nameless(text: &str) -> String {
         let body = body.split('+').next().unwrap_or_default();
         let number = body.starts_with(|c: char| c.is_ascii_digit())
             || (body.len() >= 8 && body.chars().all(|c| c.is_ascii_hexdigit()));
-        let device = body.strip_prefix("pmem").is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()));
-        if number || device { String::new() } else { word.split("+0x").next().unwrap_or(word).to_string() }
+        let device =
+            body.strip_prefix("pmem").is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()));
+        if number || device {
+            String::new()
+        } else {
+            word.split("+0x").next().unwrap_or(word).split("=0x").next().unwrap_or(word).to_string()
+        }
     });
     words.filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ")
 }
@@ -271,19 +319,58 @@ mod tests {
     #[test]
     fn titles_hold_no_numbers() {
         for (line, want) in [
-            ("[    1.5] WARNING: CPU: 0 PID: 9 at fs/dax.c:396 dax_insert_entry+0x2a0/0x2b0", "WARNING in dax_insert_entry"),
-            ("[1.5][  T12] WARNING: CPU: 1 PID: 9 at mm/gup.c:1 try_grab_folio.part.0+0x2/0x3 [x]", "WARNING in try_grab_folio"),
-            ("BUG: KASAN: slab-use-after-free in xfs_iget+0x12/0x40 [xfs]", "KASAN: slab-use-after-free in xfs_iget [xfs]"),
-            ("UBSAN: array-index-out-of-bounds in fs/ext4/inode.c:12:3", "UBSAN: array-index-out-of-bounds in fs/ext4/inode.c:12:3"),
-            ("INFO: task kworker/0:1:12 blocked for more than 90 seconds.", "task blocked for long"),
-            ("EXT4-fs error (device pmem0): ext4_lookup:1785: inode #12: comm a: bad", "EXT4-fs error in ext4_lookup"),
-            ("XFS (pmem1): Internal error XFS_WANT_CORRUPTED_GOTO at line 12 of file fs/xfs/x.c.  Caller f+0x1/0x2 [xfs]", "XFS internal error XFS_WANT_CORRUPTED_GOTO at line of file fs/xfs/x.c. Caller f [xfs]"),
-            ("XFS (pmem1): Corruption of in-memory data (0x8) detected at x", "XFS corruption of in-memory data"),
-            ("Page cache invalidation failure on direct I/O.  Possible data corruption due to collision with buffered I/O!", "page cache invalidation failure on direct I/O"),
-            ("watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [a:1]", "slow host or livelock: soft lockup"),
-            ("rcu: INFO: rcu_preempt self-detected stall on CPU", "slow host or livelock: RCU stall"),
-            ("Kernel panic - not syncing: sysrq triggered crash", "Kernel panic: sysrq triggered crash"),
-            ("WARNING: possible circular locking dependency detected", "possible circular locking dependency"),
+            (
+                "[    1.5] WARNING: CPU: 0 PID: 9 at fs/dax.c:396 dax_insert_entry+0x2a0/0x2b0",
+                "WARNING in dax_insert_entry",
+            ),
+            (
+                "[1.5][  T12] WARNING: CPU: 1 PID: 9 at mm/gup.c:1 try_grab_folio.part.0+0x2/0x3 [x]",
+                "WARNING in try_grab_folio",
+            ),
+            (
+                "BUG: KASAN: slab-use-after-free in xfs_iget+0x12/0x40 [xfs]",
+                "KASAN: slab-use-after-free in xfs_iget [xfs]",
+            ),
+            (
+                "UBSAN: array-index-out-of-bounds in fs/ext4/inode.c:12:3",
+                "UBSAN: array-index-out-of-bounds in fs/ext4/inode.c:12:3",
+            ),
+            (
+                "INFO: task kworker/0:1:12 blocked for more than 90 seconds.",
+                "task blocked for long",
+            ),
+            (
+                "EXT4-fs error (device pmem0): ext4_lookup:1785: inode #12: comm a: bad",
+                "EXT4-fs error in ext4_lookup",
+            ),
+            (
+                "XFS (pmem1): Internal error XFS_WANT_CORRUPTED_GOTO at line 12 of file fs/xfs/x.c.  Caller f+0x1/0x2 [xfs]",
+                "XFS internal error XFS_WANT_CORRUPTED_GOTO at line of file fs/xfs/x.c. Caller f [xfs]",
+            ),
+            (
+                "XFS (pmem1): Corruption of in-memory data (0x8) detected at x",
+                "XFS corruption of in-memory data",
+            ),
+            (
+                "Page cache invalidation failure on direct I/O.  Possible data corruption due to collision with buffered I/O!",
+                "page cache invalidation failure on direct I/O",
+            ),
+            (
+                "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [a:1]",
+                "slow host or livelock: soft lockup",
+            ),
+            (
+                "rcu: INFO: rcu_preempt self-detected stall on CPU",
+                "slow host or livelock: RCU stall",
+            ),
+            (
+                "Kernel panic - not syncing: sysrq triggered crash",
+                "Kernel panic: sysrq triggered crash",
+            ),
+            (
+                "WARNING: possible circular locking dependency detected",
+                "possible circular locking dependency",
+            ),
         ] {
             assert_eq!(titles(line), [want]);
         }
@@ -315,7 +402,10 @@ mod tests {
                     [ 1.0] ---[ end trace 0000000000000000 ]---\n\
                     [ 1.1] Kernel panic - not syncing: Fatal exception\n\
                     [ 1.1] ---[ end Kernel panic - not syncing: Fatal exception ]---\n";
-        assert_eq!(titles(text), ["NULL pointer dereference in xfs_file_open", "Kernel panic: Fatal exception"]);
+        assert_eq!(
+            titles(text),
+            ["NULL pointer dereference in xfs_file_open", "Kernel panic: Fatal exception"]
+        );
     }
 
     #[test]
@@ -326,6 +416,16 @@ mod tests {
                     RIP: 0010:ext4_writepages.cold+0x12/0x40 [ext4]\n\
                     ---[ end trace 0000000000000000 ]---\n";
         assert_eq!(titles(text), ["kernel BUG in ext4_writepages"]);
+    }
+
+    #[test]
+    fn a_preface_and_its_warning_are_one_complaint() {
+        let text = "------------[ cut here ]------------\n\
+                    refcount_t: underflow; use-after-free.\n\
+                    WARNING: CPU: 0 PID: 1 at lib/refcount.c:28 refcount_warn_saturate+0x1/0x2\n\
+                    Call Trace:\n\
+                    ---[ end trace 0000000000000000 ]---\n";
+        assert_eq!(titles(text), ["refcount_t: underflow; use-after-free"]);
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub fn choose(
     let answer = works(recipe, cache, progress)?;
     match (want, answer) {
         (Accel::Kvm, Err(why)) => Err(infra(format!("KVM does not work here: {why}"))),
-        (_, Err(why)) => Ok(Choice { kvm: false, reason: format!("KVM does not work here: {why}") }),
+        (_, Err(why)) => {
+            Ok(Choice { kvm: false, reason: format!("KVM does not work here: {why}") })
+        }
         (_, Ok(())) => Ok(Choice { kvm: true, reason: "a guest boots with KVM".into() }),
     }
 }

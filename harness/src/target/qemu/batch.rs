@@ -54,7 +54,11 @@ struct Kept {
 impl Kept {
     fn done(self) -> Done {
         let console = crate::machine::tail(&self.console, CONSOLE_MAX).to_string();
-        Done { program: self.program, history: History { run: self.run, events: self.events }, console }
+        Done {
+            program: self.program,
+            history: History { run: self.run, events: self.events },
+            console,
+        }
     }
 
     /// What the kernel said while only the media were worked on.
@@ -89,7 +93,8 @@ impl QemuTarget {
             // No program and no history is lost.
             self.give_up(&mut batch, done);
         }
-        result.map(|()| batch.ended)
+        // What was taken back from a lost guest comes first in the next batch.
+        result.map(|()| batch.ended && self.queue.is_empty())
     }
 
     fn drive(
@@ -100,18 +105,26 @@ impl QemuTarget {
     ) -> Result<(), TargetError> {
         let most = if self.recipe.mode == Mode::Exact { 1 } else { BATCH };
         loop {
-            while batch.fed < most && !batch.ended {
+            while batch.fed < most {
                 if self.guest.as_ref().is_some_and(|g| !g.vm.shm.has_room()) {
                     break;
                 }
-                let fresh = || next().map(|program| Item { program, tries: 0 });
-                match self.queue.pop_front().or_else(fresh) {
+                let mut item = self.queue.pop_front();
+                if item.is_none() && !batch.ended {
+                    item = next().map(|program| Item { program, tries: 0 });
+                    batch.ended = item.is_none();
+                }
+                match item {
                     Some(item) => self.submit(batch, item)?,
-                    None => batch.ended = true,
+                    None => break,
                 }
             }
             if batch.flying.is_empty() {
-                return if batch.kept.is_empty() { Ok(()) } else { self.look_at_media(batch, done) };
+                return if batch.kept.is_empty() {
+                    Ok(())
+                } else {
+                    self.look_at_media(batch, done)
+                };
             }
             if self.recipe.mode == Mode::Exact {
                 // The whole input is in place before the guest begins.
@@ -155,7 +168,8 @@ impl QemuTarget {
         done: &mut dyn FnMut(Done),
     ) -> Result<(), TargetError> {
         self.account()?;
-        let flying = batch.flying.pop_front().ok_or_else(|| infra("a run ended that was not begun"))?;
+        let flying =
+            batch.flying.pop_front().ok_or_else(|| infra("a run ended that was not begun"))?;
         let console = self.guest()?.vm.console.take(flying.run);
         let (notes, down) = match step {
             Step::Done(notes) => (notes, None),
@@ -234,7 +248,8 @@ impl QemuTarget {
             Err(TargetError::Infra(what)) => {
                 self.guest = None;
                 let last = batch.kept.last_mut();
-                last.into_iter().for_each(|k| k.console.push_str(&format!("\nmedia not checked: {what}\n")));
+                last.into_iter()
+                    .for_each(|k| k.console.push_str(&format!("\nmedia not checked: {what}\n")));
             }
             Err(other) => return Err(other),
         }
@@ -334,7 +349,9 @@ fn attribute(notes: Vec<Note>, kept: &mut [Kept]) -> Result<(), TargetError> {
             Note::Run(run) => {
                 at = kept.iter().position(|k| k.run == run);
                 if at.is_none() {
-                    return Err(infra(format!("the guest's log names run {run}, which was not kept")));
+                    return Err(infra(format!(
+                        "the guest's log names run {run}, which was not kept"
+                    )));
                 }
             }
             Note::Event(event) => match at {
@@ -352,7 +369,9 @@ fn told(event: Event, runs: &[u32]) -> Event {
     match (event, runs) {
         (Event::Fsck { mount, text }, [first, .., last]) => Event::Fsck {
             mount,
-            text: format!("found after a batch: any of the runs {first} to {last} may have caused it\n{text}"),
+            text: format!(
+                "found after a batch: any of the runs {first} to {last} may have caused it\n{text}"
+            ),
         },
         (event, _) => event,
     }
@@ -364,7 +383,12 @@ mod tests {
     use program::Mount;
 
     fn kept(run: u32) -> Kept {
-        Kept { program: Program { home: Mount::Xfs, lines: vec![] }, run, events: vec![], console: String::new() }
+        Kept {
+            program: Program { home: Mount::Xfs, lines: vec![] },
+            run,
+            events: vec![],
+            console: String::new(),
+        }
     }
 
     #[test]

@@ -188,7 +188,8 @@ mod tests {
     fn media_lie_behind_main_memory_in_order() {
         let image = image::load("xfs-dax").unwrap();
         let line = kernel_line(&image, "quiet  x=1");
-        let regions = "memmap=128M!512M memmap=304M!640M memmap=128M!944M memmap=304M!1072M quiet x=1";
+        let regions =
+            "memmap=128M!512M memmap=304M!640M memmap=128M!944M memmap=304M!1072M quiet x=1";
         assert!(line.ends_with(regions), "{line}");
         assert!(!kernel_line(&image::load("xfs-dax-nvdimm").unwrap(), "").contains("memmap"));
     }
@@ -199,7 +200,9 @@ mod tests {
         let files = Files { memory: Path::new("/m"), share: false, dir: Path::new("/a,b") };
         let args = machine(&image, Mode::Exact, false, files);
         let text = quoted(Path::new("qemu"), &args);
-        for part in ["-smp 1", "sleep=off", "clock=vm", "rdrand=off", "accel=tcg", "path=/a,,b/console"] {
+        for part in
+            ["-smp 1", "sleep=off", "clock=vm", "rdrand=off", "accel=tcg", "path=/a,,b/console"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

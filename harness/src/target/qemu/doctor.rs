@@ -106,7 +106,9 @@ fn programs(findings: &mut Findings) {
     for name in names {
         match packages::find(name) {
             Some(path) if name.starts_with("qemu") => match vm::version(&path) {
-                Ok(version) => findings.add(name, State::Good, format!("{} ({version})", path.display())),
+                Ok(version) => {
+                    findings.add(name, State::Good, format!("{} ({version})", path.display()))
+                }
                 Err(error) => findings.add(name, State::Bad, error.to_string()),
             },
             Some(path) => findings.add(name, State::Good, path.display().to_string()),
@@ -126,12 +128,21 @@ fn programs(findings: &mut Findings) {
 fn space(cache: &Cache, findings: &mut Findings) {
     let free = scratch::free(cache.root()).unwrap_or(0);
     let state = if free < CACHE_NEED { State::Note } else { State::Good };
-    let text = format!("{} ({} MiB used, {} MiB free)", cache.root().display(), used(cache.root()) >> 20, free >> 20);
+    let text = format!(
+        "{} ({} MiB used, {} MiB free)",
+        cache.root().display(),
+        used(cache.root()) >> 20,
+        free >> 20
+    );
     findings.add("cache", state, text);
     match scratch::place(cache, SCRATCH_NEED) {
         Ok(place) => {
             let free = scratch::free(&place).unwrap_or(0) >> 20;
-            findings.add("guest memory", State::Good, format!("{} ({free} MiB free)", place.display()));
+            findings.add(
+                "guest memory",
+                State::Good,
+                format!("{} ({free} MiB free)", place.display()),
+            );
         }
         Err(error) => findings.add("guest memory", State::Bad, error.to_string()),
     }
@@ -146,7 +157,9 @@ fn kernels(cache: &Cache, findings: &mut Findings) -> Vec<String> {
                 findings.add(name, State::Good, package);
                 there.push(name.to_string());
             }
-            None => findings.add(name, State::Note, "not fetched yet; the first run that wants it does"),
+            None => {
+                findings.add(name, State::Note, "not fetched yet; the first run that wants it does")
+            }
         }
     }
     there

@@ -144,7 +144,9 @@ pub fn events(notes: Vec<Note>) -> Result<(Vec<Event>, Option<String>), TargetEr
         match note {
             Note::Event(event) => events.push(event),
             Note::Trouble(what) => trouble = Some(what),
-            Note::Run(_) | Note::Unmounted => return Err(infra("the guest's log holds a note of another job")),
+            Note::Run(_) | Note::Unmounted => {
+                return Err(infra("the guest's log holds a note of another job"));
+            }
         }
     }
     history::wire::sort_events(&mut events);

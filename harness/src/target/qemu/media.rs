@@ -38,7 +38,8 @@ impl Media {
             sparse::copy(file, image.pmem.data_offset(), medium.size, &to, 0)?;
             Ok(to)
         };
-        let files: Result<Vec<File>, std::io::Error> = image.media.iter().zip(from).map(copy).collect();
+        let files: Result<Vec<File>, std::io::Error> =
+            image.media.iter().zip(from).map(copy).collect();
         Ok(Media { files: files.map_err(|e| infra(format!("copying media: {e}")))? })
     }
 
@@ -110,14 +111,20 @@ impl Media {
 fn fsck(mount: Mount, file: &File) -> Result<Option<String>, TargetError> {
     // The copy has no name; the child finds it through our process.
     let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    let (program, args) = if mount.is_xfs() { ("xfs_repair", ["-n", "-f"]) } else { ("e2fsck", ["-f", "-n"]) };
-    let output = output(Command::new(packages::expect(program)?).args(args).arg(path).env("LC_ALL", "C"))?;
+    let (program, args) =
+        if mount.is_xfs() { ("xfs_repair", ["-n", "-f"]) } else { ("e2fsck", ["-f", "-n"]) };
+    let output =
+        output(Command::new(packages::expect(program)?).args(args).arg(path).env("LC_ALL", "C"))?;
     // e2fsck(8): 4, errors left uncorrected. xfs_repair(8) -n: 1, corruption; 2, a dirty log, which no clean unmount leaves.
     match output.status.code() {
         Some(0) => Ok(None),
         Some(1 | 2) if mount.is_xfs() => Ok(Some(words(program, args, &output))),
         Some(1..=7) if !mount.is_xfs() => Ok(Some(words(program, args, &output))),
-        _ => Err(infra(format!("{program} failed ({}): {}", output.status, crate::machine::quote(&output)))),
+        _ => Err(infra(format!(
+            "{program} failed ({}): {}",
+            output.status,
+            crate::machine::quote(&output)
+        ))),
     }
 }
 

@@ -164,7 +164,10 @@ impl QemuTarget {
             accel: if recipe.kvm { "kvm" } else { "tcg" }.into(),
             mode: if config.mode == Mode::Exact { "exact" } else { "fast" }.into(),
             image: recipe.image.name.clone(),
-            qemu: command::quoted(&recipe.qemu, &args.unwrap_or_else(|| recipe.boot_args(Path::new(".")))),
+            qemu: command::quoted(
+                &recipe.qemu,
+                &args.unwrap_or_else(|| recipe.boot_args(Path::new("."))),
+            ),
         };
         let mut target = QemuTarget {
             recipe,
@@ -192,6 +195,16 @@ impl QemuTarget {
     /// Seconds that the snapshot's boot took.
     pub fn boot_seconds(&self) -> f64 {
         self.facts.boot_seconds
+    }
+
+    /// Runs a QMP command without arguments on the living guest, for tests of what becomes of a guest that is stopped or shaken.
+    pub fn qmp(&mut self, command: &str) -> Result<(), TargetError> {
+        self.guest()?.vm.command(command, serde_json::json!({})).map(drop)
+    }
+
+    /// Kills the living guest's QEMU behind our own back, for tests.
+    pub fn kill(&mut self) -> Result<(), TargetError> {
+        self.guest()?.vm.kill()
     }
 
     /// Starts a guest if none lives. In exact mode it stands still until its input is in place.
@@ -241,7 +254,8 @@ fn program(
     progress: &(dyn Fn(&str) + Sync),
 ) -> Result<PathBuf, TargetError> {
     let needs = packages::GUEST.iter().copied();
-    let needs: Vec<&str> = needs.filter(|p| config.qemu.is_none() || !p.starts_with("qemu")).collect();
+    let needs: Vec<&str> =
+        needs.filter(|p| config.qemu.is_none() || !p.starts_with("qemu")).collect();
     packages::ensure(cache, &needs, progress)?;
     config.qemu.clone().map_or_else(|| packages::expect("qemu-system-x86_64"), Ok)
 }

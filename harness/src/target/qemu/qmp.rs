@@ -111,7 +111,10 @@ impl Qmp {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(QmpError::Closed),
                 Ok(got) => self.buffer.extend(&chunk[..got]),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // A QEMU that ends with a command of ours unread resets the socket; what it said before is still there to be read,
+                // and then the end.
+                Err(e)
+                    if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionReset) => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     return Err(QmpError::Silent(what.into()));
                 }
@@ -146,7 +149,8 @@ mod tests {
     #[test]
     fn answers_are_told_from_events() {
         let event = "{\"event\": \"STOP\"}\n{\"return\": {\"status\": \"paused\"}}";
-        let lines: &'static [&'static str] = Box::leak(Box::new([GREETING, r#"{"return": {}}"#, event]));
+        let lines: &'static [&'static str] =
+            Box::leak(Box::new([GREETING, r#"{"return": {}}"#, event]));
         let mut qmp = Qmp::new(fake(lines)).unwrap();
         assert_eq!(qmp.command("query-status", json!({})).unwrap()["status"], "paused");
         assert_eq!(qmp.event().unwrap()["event"], "STOP");

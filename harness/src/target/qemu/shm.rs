@@ -104,7 +104,10 @@ impl Shm {
         assert!(self.has_room(), "a job was submitted to a full ring");
         let bytes = wire::encode_job(job);
         if bytes.len() as u64 > wire::JOB_MAX {
-            return Err(infra(format!("a job of {} bytes does not fit into its slot", bytes.len())));
+            return Err(infra(format!(
+                "a job of {} bytes does not fit into its slot",
+                bytes.len()
+            )));
         }
         let at = wire::slot_offset(self.submitted);
         let number = (self.submitted as u32).wrapping_add(1);
@@ -206,7 +209,10 @@ mod tests {
         shm.submit(&Job::Unmount).unwrap();
         let at = wire::slot_offset(0);
         shm.write(at + slot::LOG_LEN, &u32::MAX.to_le_bytes()).unwrap();
-        assert_eq!(shm.log().unwrap_err().to_string(), "the guest claims a log of 4294967295 bytes");
+        assert_eq!(
+            shm.log().unwrap_err().to_string(),
+            "the guest claims a log of 4294967295 bytes"
+        );
         shm.write(at + slot::LOG_LEN, &64u32.to_le_bytes()).unwrap();
         shm.write(at + wire::SLOT_HEADER + wire::JOB_MAX, &[0xff; 64]).unwrap();
         assert!(shm.log().is_err());

@@ -100,7 +100,8 @@ impl Recipe {
 
     /// The name of the snapshot: everything that shapes the guest.
     fn key(&self) -> Result<String, TargetError> {
-        let kernel = fs::read(&self.kernel.image).map_err(file_trouble("reading", &self.kernel.image))?;
+        let kernel =
+            fs::read(&self.kernel.image).map_err(file_trouble("reading", &self.kernel.image))?;
         let digest = Digest::default()
             .with(FORM.as_bytes())
             .with(&kernel)
@@ -144,11 +145,7 @@ impl Recipe {
     }
 
     /// Boots a guest in `scratch` and returns it when the agent is ready, with the seconds that took.
-    pub fn boot(
-        &self,
-        scratch: &Scratch,
-        patience: Duration,
-    ) -> Result<(Vm, f64), TargetError> {
+    pub fn boot(&self, scratch: &Scratch, patience: Duration) -> Result<(Vm, f64), TargetError> {
         let dir = fresh(scratch)?;
         for index in 0..self.image.media.len() {
             self.image.make(index, &dir.join(format!("media{index}")))?;
@@ -160,8 +157,15 @@ impl Recipe {
         let media = self.image.media.len();
         let begin = Instant::now();
         let memory = self.memory();
-        let mut vm =
-            Vm::start(Start { qemu: &self.qemu, args, dir: &dir, media, memory, shm, state: None })?;
+        let mut vm = Vm::start(Start {
+            qemu: &self.qemu,
+            args,
+            dir: &dir,
+            media,
+            memory,
+            shm,
+            state: None,
+        })?;
         self.await_agent(&mut vm, begin + patience)?;
         Ok((vm, begin.elapsed().as_secs_f64()))
     }
@@ -201,8 +205,16 @@ impl Recipe {
                 Some(Death::Qemu(what)) => return Err(infra(what)),
             }
             // A broken KVM leaves the guest standing like this.
-            if vm.status()? == "internal-error" {
-                return fail(vm, "qemu met an internal error");
+            match vm.status() {
+                Ok(status) if status == "internal-error" => {
+                    return fail(vm, "qemu met an internal error");
+                }
+                Ok(_) => {}
+                // It ended between the two looks: the next one says how, if it ended at all.
+                Err(error) => match vm.await_death()? {
+                    Some(_) => continue,
+                    None => return Err(error),
+                },
             }
             if Instant::now() > deadline {
                 return fail(vm, "the agent did not become ready in time");

@@ -17,7 +17,8 @@ static SPAWNER: OnceLock<Option<Sender<Order>>> = OnceLock::new();
 /// Starts a command from the thread that never ends.
 pub fn spawn(command: Command) -> Result<Child, TargetError> {
     let program = command.get_program().display().to_string();
-    let spawner = SPAWNER.get_or_init(start).as_ref().ok_or_else(|| infra("cannot start a thread"))?;
+    let spawner =
+        SPAWNER.get_or_init(start).as_ref().ok_or_else(|| infra("cannot start a thread"))?;
     let (sender, receiver) = mpsc::channel();
     spawner.send((command, sender)).map_err(|_| infra("the starting thread is gone"))?;
     receiver

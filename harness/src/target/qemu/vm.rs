@@ -17,7 +17,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A saved state is read in some ms. On a machine that is badly overloaded, in seconds.
@@ -43,7 +43,8 @@ pub struct Vm {
     /// The files behind main memory, of a guest that was booted.
     pub memory: Vec<File>,
     stderr: File,
-    exit: Option<ExitStatus>,
+    /// How it ended, once that is known.
+    death: Option<Death>,
 }
 
 /// How a process ended that was not told to.
@@ -78,12 +79,14 @@ impl Vm {
     pub fn start(start: Start<'_>) -> Result<Vm, TargetError> {
         let open = |name: &str| {
             let path = start.dir.join(name);
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             file.map_err(|e| file_trouble("opening", &path)(e))
         };
         let console = open("console")?;
         let stderr = open("stderr")?;
-        let media = (0..start.media).map(|n| open(&format!("media{n}"))).collect::<Result<_, _>>()?;
+        let media =
+            (0..start.media).map(|n| open(&format!("media{n}"))).collect::<Result<_, _>>()?;
         let (ours, theirs) = UnixStream::pair().map_err(infra)?;
         let memory = start.memory.iter().map(|name| open(name)).collect::<Result<_, _>>()?;
         let mut command = Command::new(packages::expect("setpriv")?);
@@ -98,7 +101,11 @@ impl Vm {
                 // Dead or deaf: it has to go either way.
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(infra(format!("{} did not start: {}", start.qemu.display(), why(&error, &stderr))));
+                return Err(infra(format!(
+                    "{} did not start: {}",
+                    start.qemu.display(),
+                    why(&error, &stderr)
+                )));
             }
         };
         let vm = Vm {
@@ -109,7 +116,7 @@ impl Vm {
             media,
             memory,
             stderr,
-            exit: None,
+            death: None,
         };
         // Both sides have them open: from here on nothing is left behind, whoever is killed.
         fs::remove_dir_all(start.dir).map_err(file_trouble("clearing", start.dir))?;
@@ -117,7 +124,11 @@ impl Vm {
     }
 
     /// Runs a QMP command.
-    pub fn command(&mut self, name: &str, arguments: serde_json::Value) -> Result<serde_json::Value, TargetError> {
+    pub fn command(
+        &mut self,
+        name: &str,
+        arguments: serde_json::Value,
+    ) -> Result<serde_json::Value, TargetError> {
         self.qmp.command(name, arguments).map_err(|e| infra(why(&e, &self.stderr)))
     }
 
@@ -129,6 +140,11 @@ impl Vm {
     /// Makes the guest stand still.
     pub fn stop(&mut self) -> Result<(), TargetError> {
         self.command("stop", json!({})).map(drop)
+    }
+
+    /// Kills the process and tells nobody.
+    pub fn kill(&mut self) -> Result<(), TargetError> {
+        self.child.kill().map_err(infra)
     }
 
     /// Presses keys, such as `alt-sysrq-w`.
@@ -153,7 +169,8 @@ impl Vm {
     pub fn save(&mut self, path: &Path) -> Result<(), TargetError> {
         self.ignore_shared()?;
         // QEMU 7.2 saves to no file and to no descriptor that it was born with, but through a shell.
-        let path = path.to_str().ok_or_else(|| infra(format!("{} is not UTF-8", path.display())))?;
+        let path =
+            path.to_str().ok_or_else(|| infra(format!("{} is not UTF-8", path.display())))?;
         let uri = format!("exec:cat > '{}'", path.replace('\'', "'\\''"));
         self.command("migrate", json!({ "uri": uri }))?;
         let deadline = Instant::now() + MIGRATE_PATIENCE;
@@ -161,8 +178,12 @@ impl Vm {
             let state = self.command("query-migrate", json!({}))?;
             match state["status"].as_str().unwrap_or_default() {
                 "completed" => return Ok(()),
-                "failed" | "cancelled" => return Err(infra(format!("qemu cannot save its state: {state}"))),
-                _ if Instant::now() > deadline => return Err(infra("qemu does not finish saving its state")),
+                "failed" | "cancelled" => {
+                    return Err(infra(format!("qemu cannot save its state: {state}")));
+                }
+                _ if Instant::now() > deadline => {
+                    return Err(infra("qemu does not finish saving its state"));
+                }
                 _ => std::thread::sleep(MIGRATE_POLL),
             }
         }
@@ -196,10 +217,10 @@ impl Vm {
 
     /// Whether the process still runs; how it ended otherwise.
     pub fn death(&mut self) -> Result<Option<Death>, TargetError> {
-        if self.exit.is_none() {
-            self.exit = self.child.try_wait().map_err(infra)?;
+        if self.death.is_some() {
+            return Ok(self.death.clone());
         }
-        let Some(exit) = self.exit else {
+        let Some(exit) = self.child.try_wait().map_err(infra)? else {
             return Ok(None);
         };
         // With -no-reboot a guest that resets or powers off ends QEMU, and QEMU says so. (A triple fault says nothing on the
@@ -208,10 +229,12 @@ impl Vm {
         while let Some(event) = self.qmp.event() {
             by_guest |= event["event"] == "SHUTDOWN" && event["data"]["guest"] == true;
         }
-        if by_guest {
-            return Ok(Some(Death::Guest(Down::Panic)));
-        }
-        Ok(Some(Death::Qemu(format!("qemu ended ({exit}): {}", complaint(&self.stderr)))))
+        self.death = Some(if by_guest {
+            Death::Guest(Down::Panic)
+        } else {
+            Death::Qemu(format!("qemu ended ({exit}): {}", complaint(&self.stderr)))
+        });
+        Ok(self.death.clone())
     }
 
     /// Waits a little for a process that is about to end.
