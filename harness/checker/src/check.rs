@@ -11,7 +11,7 @@ pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
     if program.lines.len() > program::LINES_MAX {
         return Verdict::Inconclusive(Reason::Malformed);
     }
-    let mut world = World::new(program, history);
+    let mut world = World::new(program, history, policy);
     if world.malformed {
         return Verdict::Inconclusive(Reason::Malformed);
     }
@@ -79,7 +79,7 @@ fn returned(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
     world.returned(call);
     oracle::errnos::look(world, policy, call, findings);
     oracle::names::look(world, call, findings);
-    oracle::counts::look(world, call, findings);
+    oracle::counts::look(world, policy, call, findings);
     oracle::signals::look(world, call, findings);
     oracle::seeks::look(world, call, findings);
     oracle::bytes::look(world, call, findings);

@@ -299,3 +299,39 @@ t0: pread(f0, 716, anon, 8)";
     script(signed(1, 4096, 8)).explained();
     script(signed(1, 716, 8)).anomalous(Kind::StaleByte, Oracle::Bytes);
 }
+
+#[test]
+fn a_known_defect_is_explained_only_where_the_policy_lists_it() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: pwrite(f0, 8K, m0+0, 512)
+t0: statx(f0)";
+    let script = |home, size| {
+        let mount = program::Mount::from_name(home).expect("a mount");
+        Script::new(home, text)
+            .open(0, 1)
+            .ok(1, &[0], 0)
+            .fails(2, &[0, 1], 14)
+            .call(3, &[0], 0, Payload::File(facts(mount, 1, size)))
+    };
+    script("ext4-dax", 8192 - 14).explained();
+    script("ext4-dax", 0).explained();
+    script("ext4-dax", 8192).anomalous(Kind::WrongResult, Oracle::Bytes);
+    script("xfs-dax", 8192 - 14).anomalous(Kind::WrongResult, Oracle::Bytes);
+    script("ext4-dax", 8192 - 14).anomalous_on("7.9.0", Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
+fn a_read_into_a_buffer_that_faults_does_not_look_like_the_end_of_file() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: ftruncate(f0, 8K)
+t0: m0 = mmap(f1, 0, 4K, RW, SHARED)
+t0: pread(f0, 0, m0+0, 512)";
+    let script = |home| {
+        Script::new(home, text).open(0, 1).open(1, 2).ok(2, &[0], 0).ok(3, &[1], 0).ok(4, &[0, 3], 0)
+    };
+    script("xfs-dax").explained();
+    script("xfs").anomalous(Kind::WrongResult, Oracle::Bytes);
+    script("xfs-dax").anomalous_on("7.9.0", Kind::WrongResult, Oracle::Bytes);
+}

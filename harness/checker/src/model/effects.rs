@@ -627,6 +627,9 @@ impl<'a> World<'a> {
             other => done(other, total),
         };
         let at = if self.opens[open].flags.has(OpenFlags::APPEND) { At::Append } else { at };
+        if let Some(Err(errno)) = result {
+            self.failed_write(call, open, at, iov, errno, direct);
+        }
         let position = matches!(self.call_of(call), Call::Writev { .. });
         let mut slot = 1;
         let mut parts = Vec::new();
@@ -658,6 +661,40 @@ impl<'a> World<'a> {
                 })
                 .collect()
         });
+    }
+
+    /// A write that failed may have moved the size all the same.
+    fn failed_write(
+        &mut self,
+        call: u16,
+        open: usize,
+        at: At,
+        iov: Iov,
+        errno: Errno,
+        direct: bool,
+    ) {
+        let file = self.opens[open].file;
+        let mount = self.files[file].id.mount;
+        let writable = self.opens[open].writable();
+        let mut ends = Vec::new();
+        for place in self.places(call, open, at) {
+            if direct && matches!(errno, Errno(4 | 5 | 14 | 22 | 28)) {
+                // What reached the device before an O_DIRECT write failed counts: up to a page of the buffer that could not be had.
+                ends.extend(stops(iov).map(|stop| place + stop));
+            }
+            if writable
+                && mount.is_dax()
+                && !mount.is_xfs()
+                && self.policy.knows(crate::Known::Ext4DaxFailedWriteSize)
+            {
+                ends.push(place.saturating_sub(u64::from(errno.0.unsigned_abs())));
+            }
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        if !ends.is_empty() {
+            self.size_op(call, file, SizeOp::Maybe(Box::new(SizeOp::Max(ends))));
+        }
     }
 
     /// Bytes arrive in a file by a system call: parts (offset within the transfer, length, source) for a given place.
@@ -727,8 +764,8 @@ impl<'a> World<'a> {
     pub(crate) fn places(&self, call: u16, open: usize, at: At) -> Vec<u64> {
         match at {
             At::Offset(offset) => vec![offset],
-            At::Position => self.opens[open].pos.before_op(call, &self.order),
-            At::Append => self.files[self.opens[open].file].size.before_op(call, &self.order),
+            At::Position => self.opens[open].pos.before_op(self.span(call), &self.order),
+            At::Append => self.files[self.opens[open].file].size.before_op(self.span(call), &self.order),
         }
     }
 
@@ -945,6 +982,24 @@ enum Kind {
     Direct,
     /// It writes into pinned pages.
     Pinned,
+}
+
+/// Where an O_DIRECT write may stop in its buffer: at the start of a segment, and at pages of segments that are mappings, rounded down to sectors.
+fn stops(iov: Iov) -> impl Iterator<Item = u64> {
+    let mut k = 0;
+    let mut all = Vec::new();
+    for (buf, len) in iov {
+        all.push(k / 512 * 512);
+        if let Buf::Map(_, offset) = buf {
+            let mut page = page_down(*offset) + PAGE;
+            while page < offset + len {
+                all.push((k + page - offset) / 512 * 512);
+                page += PAGE;
+            }
+        }
+        k += len;
+    }
+    all.into_iter().filter(|stop| *stop > 0)
 }
 
 /// Where a clone ends in its destination, by the sizes that its source may have; 0 where there is nothing to clone. Length 0 is to the end.

@@ -131,13 +131,12 @@ impl<S: Clone + Ord, O: Step<S>> Lin<S, O> {
         all
     }
 
-    /// States right before the operation of `call` took effect.
-    pub fn before_op(&self, call: u16, order: &Order) -> Vec<S> {
-        let Some(index) = self.ops.iter().position(|(s, _)| s.call == call) else {
-            return self.base.clone();
+    /// States right before the call's operation took effect, or at any moment of the call if it has none (it failed).
+    pub fn before_op(&self, span: Span, order: &Order) -> Vec<S> {
+        let Some(index) = self.ops.iter().position(|(s, _)| s.call == span.call) else {
+            return self.during(span, None, order);
         };
         let states = self.reach(order);
-        let span = self.ops[index].0;
         let mut must = 0usize;
         for (i, (op, _)) in self.ops.iter().enumerate() {
             if i != index && order.before(*op, span) {
@@ -194,7 +193,7 @@ mod tests {
         assert_eq!(size.during(span(3, 3, 9), None, &order), vec![0, 10, 20]);
         size.push(span(8, 9, 2), Op::Set(5), 8, &order);
         assert_eq!(size.during(span(10, 11, 9), None, &order), vec![5]);
-        assert_eq!(size.before_op(2, &order), vec![10, 20]);
+        assert_eq!(size.before_op(span(8, 9, 2), &order), vec![10, 20]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod lin;
 pub mod order;
 pub mod value;
 
+use crate::Policy;
 use content::{Content, ObjId, Src, Version, candidates};
 use file::{File, Map, NameOp, NameState, Open, Pipe, SizeOp, Touch};
 use history::{CallResult, Event, FileFacts, FileId, History, Payload};
@@ -79,6 +80,8 @@ pub struct Pending {
 
 /// The model and what the oracles need to know beside it.
 pub struct World<'a> {
+    /// What the kernel is expected to do.
+    pub policy: &'a Policy,
     /// The program.
     pub program: &'a Program,
     /// The run's number.
@@ -120,7 +123,7 @@ pub struct World<'a> {
 
 impl<'a> World<'a> {
     /// The world before the first call.
-    pub fn new(program: &'a Program, history: &'a History) -> World<'a> {
+    pub fn new(program: &'a Program, history: &'a History, policy: &'a Policy) -> World<'a> {
         let mut seen = vec![Seen::default(); program.lines.len()];
         let mut malformed = false;
         for event in &history.events {
@@ -164,6 +167,7 @@ impl<'a> World<'a> {
             }
         }
         World {
+            policy,
             program,
             run: history.run,
             seen,

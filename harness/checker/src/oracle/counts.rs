@@ -9,7 +9,7 @@ use super::errnos::buffer_faults;
 use super::{Findings, file_name, who};
 use crate::model::World;
 use crate::model::order::Span;
-use crate::{AnomalyKind, Oracle};
+use crate::{AnomalyKind, Known, Oracle, Policy};
 use history::Payload;
 use program::{Buf, Call, OpenFlags, Whence};
 
@@ -18,23 +18,23 @@ pub fn read_places(world: &World, call: u16) -> Option<Vec<u64>> {
     match world.call_of(call) {
         Call::Readv { .. } => {
             let open = world.open_in(call, 0)?;
-            Some(world.opens[open].pos.before_op(call, &world.order))
+            Some(world.opens[open].pos.before_op(world.span(call), &world.order))
         }
         _ => None,
     }
 }
 
 /// Looks at a call that returned.
-pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
+pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findings) {
     let Some(Ok(n)) = world.seen[call as usize].result else { return };
     match world.call_of(call) {
         Call::Pread { offset, buf, len, .. } => {
-            read(world, call, &[*offset], &[(*buf, *len)], n, findings);
+            read(world, policy, call, &[*offset], &[(*buf, *len)], n, findings);
         }
-        Call::Preadv { offset, iov, .. } => read(world, call, &[*offset], iov, n, findings),
+        Call::Preadv { offset, iov, .. } => read(world, policy, call, &[*offset], iov, n, findings),
         Call::Readv { iov, .. } => {
             if let Some(places) = read_places(world, call) {
-                read(world, call, &places, iov, n, findings);
+                read(world, policy, call, &places, iov, n, findings);
             }
         }
         Call::Pwrite { buf, len, .. } => write(world, call, &[(*buf, *len)], n, findings),
@@ -79,6 +79,7 @@ fn wrong(world: &World, call: u16, n: u64, findings: &mut Findings, allowed: Str
 
 fn read(
     world: &World,
+    policy: &Policy,
     call: u16,
     places: &[u64],
     iov: &[(Buf, u64)],
@@ -102,7 +103,13 @@ fn read(
         counts.iter().min().copied().unwrap_or(0),
         counts.iter().max().copied().unwrap_or(total),
     );
-    let fine = counts.contains(&n)
+    // Known: a hole of a DAX file read into a buffer that faults.
+    let hole = n == 0
+        && may_fault
+        && world.files[file].id.mount.is_dax()
+        && policy.knows(Known::DaxHoleReadFault);
+    let fine = hole
+        || counts.contains(&n)
         || moving && (low..=high).contains(&n)
         || may_fault && n <= high && n > 0;
     if !fine {

@@ -178,6 +178,26 @@ pub fn buffer_faults(world: &World, call: u16, iov: &[(Buf, u64)], write: bool) 
     (may, gup)
 }
 
+/// Whether advice that a mapping keeps was given on a part of the call's mapping.
+fn cut(world: &World, call: u16) -> bool {
+    let filler = world.seen[call as usize].slots.first();
+    (0..world.program.lines.len() as u16).any(|k| {
+        let lasting = matches!(
+            world.call_of(k),
+            Call::Madvise {
+                advice: Advice::Normal
+                    | Advice::Random
+                    | Advice::Sequential
+                    | Advice::HugePage
+                    | Advice::NoHugePage,
+                ..
+            }
+        );
+        let seen = &world.seen[k as usize];
+        lasting && seen.inv.is_some() && seen.slots.first() == filler
+    })
+}
+
 /// Whether an address range of the mapping that ends at `end` reaches past what is mapped.
 fn beyond(world: &World, call: u16, map: &Map, end: u64) -> Holds {
     let moving = unmapped_meanwhile(world, call, 0);
@@ -337,7 +357,8 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
         }
         Call::Mremap { .. } => {
             allowed.maybe(true, ENOMEM);
-            allowed.maybe(unmapped_meanwhile(world, call, 0), EFAULT);
+            // Advice on a part cuts a mapping in two, and mremap refuses to cross the seam (mm/mremap.c:vma_to_resize, 6.12).
+            allowed.maybe(unmapped_meanwhile(world, call, 0) || cut(world, call), EFAULT);
         }
         Call::Mprotect { prot, .. } => {
             let Some(map) = world.map_in(call, 0) else { return };

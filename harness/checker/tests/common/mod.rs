@@ -8,6 +8,8 @@ use program::{CallId, Mount, Path, Program};
 
 /// The run that all hand-written histories are.
 pub const RUN: u32 = 9;
+/// The kernel that most of them are of.
+const RELEASE: &str = "6.12.117";
 
 /// A history under construction.
 pub struct Script {
@@ -121,22 +123,28 @@ impl Script {
         self.event(Event::Final { path, by, file, result: Ok(size), data: Bytes { runs } })
     }
 
-    /// The verdict.
-    pub fn verdict(self) -> Verdict {
+    /// The verdict on a kernel of that release.
+    pub fn verdict(self, release: &str) -> Verdict {
         let history = History { run: RUN, events: self.events };
-        check(&self.program, &history, &Policy::for_release("6.12.117"))
+        check(&self.program, &history, &Policy::for_release(release))
     }
 
     /// Expects an explanation.
     #[track_caller]
     pub fn explained(self) {
-        assert_eq!(self.verdict(), Verdict::Explained);
+        assert_eq!(self.verdict(RELEASE), Verdict::Explained);
     }
 
     /// Expects an anomaly of that kind and oracle to come first.
     #[track_caller]
     pub fn anomalous(self, kind: AnomalyKind, oracle: Oracle) -> Anomaly {
-        match self.verdict() {
+        self.anomalous_on(RELEASE, kind, oracle)
+    }
+
+    /// As `anomalous`, on a kernel of another release.
+    #[track_caller]
+    pub fn anomalous_on(self, release: &str, kind: AnomalyKind, oracle: Oracle) -> Anomaly {
+        match self.verdict(release) {
             Verdict::Anomalous(list) => {
                 assert_eq!((list[0].kind, list[0].oracle), (kind, oracle), "{}", list[0]);
                 list[0].clone()
