@@ -8,6 +8,7 @@ use crate::target::TargetError;
 use std::env;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The file that says that an entry is whole. Its content is the version of the cache's form.
 const MARKER: &str = ".complete";
@@ -21,6 +22,10 @@ const TEMPORARY: &str = ".tmp-";
 pub struct Cache {
     root: PathBuf,
 }
+
+/// How many entries of a family are kept. Each change of the agent makes another snapshot of some 120 MB; a bisection goes to and
+/// fro between a few.
+const FAMILY: usize = 6;
 
 /// A lock that is held until it is dropped, also against other processes.
 #[derive(Debug)]
@@ -108,6 +113,42 @@ impl Cache {
             let _ = fs::remove_dir_all(&temporary);
         }
         made.map(|()| path)
+    }
+
+    /// Keeps others from pruning an entry while the result lives, or nothing if it is gone already. Marks it as used just now.
+    pub fn hold(&self, kind: &str, key: &str) -> Result<Option<Lock>, TargetError> {
+        let path = self.root.join("locks").join(format!("{kind}-{key}"));
+        let file = File::open(&path).map_err(file_trouble("opening lock", &path))?;
+        file.lock_shared().map_err(file_trouble("locking", &path))?;
+        let Some(entry) = self.find(kind, key) else {
+            return Ok(None);
+        };
+        // Only the order of pruning depends on it.
+        let marker = OpenOptions::new().append(true).open(entry.join(MARKER));
+        let _ = marker.and_then(|m| m.set_modified(SystemTime::now()));
+        Ok(Some(Lock { _file: file }))
+    }
+
+    /// Removes the entries of a family (keys that begin with `prefix`) that were used longest ago, but for those that are held.
+    pub fn prune(&self, kind: &str, prefix: &str) {
+        let used = |key: &String| {
+            let marker = self.root.join(kind).join(key).join(MARKER);
+            fs::metadata(marker).and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+        };
+        let mut keys = self.keys(kind);
+        keys.retain(|key| key.starts_with(prefix));
+        keys.sort_by_key(used);
+        let spare = keys.len().saturating_sub(FAMILY);
+        for key in &keys[..spare] {
+            let Ok(lock) = File::open(self.root.join("locks").join(format!("{kind}-{key}"))) else {
+                continue;
+            };
+            if lock.try_lock().is_ok() {
+                let dir = self.root.join(kind).join(key);
+                // Without its marker a half-removed entry counts for nothing.
+                let _ = fs::remove_file(dir.join(MARKER)).and_then(|()| fs::remove_dir_all(dir));
+            }
+        }
     }
 
     /// Keys of the whole entries of a kind, in order.
@@ -204,6 +245,25 @@ mod tests {
         let (dir, cache) = cache();
         assert!(cache.entry("k", "x", |_| Err(infra("no"))).is_err());
         assert_eq!(fs::read_dir(dir.path().join("k")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn old_entries_are_pruned_and_held_ones_are_not() {
+        let (_dir, cache) = cache();
+        for n in 0..FAMILY + 3 {
+            cache.entry("k", &format!("a-{n:02}"), |p| put(p, "f", "")).unwrap();
+            // File systems keep times in steps of some milliseconds.
+            std::thread::sleep(std::time::Duration::from_millis(15));
+        }
+        cache.entry("k", "b-0", |p| put(p, "f", "")).unwrap();
+        let held = cache.hold("k", "a-01").unwrap();
+        assert!(held.is_some());
+        cache.prune("k", "a-");
+        let keys = cache.keys("k");
+        assert!(keys.contains(&"a-01".into()) && keys.contains(&"b-0".into()), "{keys:?}");
+        assert!(!keys.contains(&"a-00".into()), "{keys:?}");
+        assert_eq!(keys.len(), FAMILY + 1);
+        assert!(cache.hold("k", "a-00").unwrap().is_none());
     }
 
     #[test]

@@ -78,6 +78,21 @@ fn works(
     Ok(answer)
 }
 
+/// The part of a long story that names the cause: what QEMU itself said first, else the first line.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or("no reason given").trim_end_matches(':').to_string()
+    let line = text.lines().next().unwrap_or("no reason given").trim_end_matches(':');
+    let cause = line.split("error: ").nth(1).unwrap_or(line);
+    cause.split(';').next().unwrap_or(cause).trim().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_short() {
+        let text = "/usr/bin/qemu did not start: closed: qemu: error: failed to set MSR 0x10a; qemu: x.c: Assertion";
+        assert_eq!(first_line(text), "failed to set MSR 0x10a");
+        assert_eq!(first_line("it went down; last words:\nabc"), "it went down");
+    }
 }

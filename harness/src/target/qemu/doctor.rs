@@ -74,10 +74,10 @@ pub fn examine(
         }
     };
     space(&cache, &mut findings);
-    let there = kernels(&cache, &mut findings);
     let qemu = config.qemu.clone().or_else(|| packages::find("qemu-system-x86_64"));
     let name = &config.kernel;
-    let known = !name.starts_with("debian:") || there.iter().any(|k| k == name);
+    let known = !name.starts_with("debian:") || kernel::cached(name, &cache).is_some();
+    let before = findings.list.len();
     match qemu {
         None => findings.add("accelerator", State::Note, "unknown until qemu is installed"),
         Some(_) if !known && !fetch => findings.add(
@@ -96,6 +96,10 @@ pub fn examine(
             }
         }
     }
+    // A kernel may have been fetched just now; still it stands before what it serves for.
+    let accelerator = findings.list.split_off(before);
+    kernels(&cache, &mut findings);
+    findings.list.extend(accelerator);
     snapshots(&cache, &mut findings);
     Ok(findings)
 }
@@ -148,21 +152,17 @@ fn space(cache: &Cache, findings: &mut Findings) {
     }
 }
 
-/// Adds the kernels of the cache, and returns the short names of those that are ready.
-fn kernels(cache: &Cache, findings: &mut Findings) -> Vec<String> {
-    let mut there = Vec::new();
+fn kernels(cache: &Cache, findings: &mut Findings) {
     for (name, ..) in kernel::DEBIAN {
         match kernel::cached(name, cache) {
             Some(package) => {
                 findings.add(name, State::Good, package);
-                there.push(name.to_string());
             }
             None => {
                 findings.add(name, State::Note, "not fetched yet; the first run that wants it does")
             }
         }
     }
-    there
 }
 
 fn choose(

@@ -8,7 +8,7 @@ use super::command::{self, Files, TAIL};
 use super::shm::Shm;
 use super::vm::{Death, Start, Vm};
 use super::{Config, Mode};
-use crate::machine::cache::Cache;
+use crate::machine::cache::{Cache, Lock};
 use crate::machine::digest::Digest;
 use crate::machine::image::{Image, Pmem};
 use crate::machine::kernel::Kernel;
@@ -47,12 +47,14 @@ pub struct Facts {
 }
 
 /// A snapshot in the cache.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Snapshot {
     /// Where it lies.
     pub dir: PathBuf,
     /// What is known about it.
     pub facts: Facts,
+    /// Keeps it in the cache.
+    _hold: Lock,
 }
 
 /// What a guest is made of.
@@ -235,16 +237,25 @@ impl Recipe {
     ) -> Result<(Snapshot, bool), TargetError> {
         let key = self.key()?;
         let mut booted = false;
-        let dir = cache.entry(KIND, &key, |dir| {
-            booted = true;
-            let accel = if self.kvm { "KVM" } else { "TCG" };
-            progress(&format!("booting {} with {accel} for a snapshot", self.kernel.name));
-            self.make(cache, dir)
-        })?;
+        // Whoever prunes may be faster than our hold: then it is made again.
+        let (dir, hold) = loop {
+            let dir = cache.entry(KIND, &key, |dir| {
+                booted = true;
+                let accel = if self.kvm { "KVM" } else { "TCG" };
+                progress(&format!("booting {} with {accel} for a snapshot", self.kernel.name));
+                self.make(cache, dir)
+            })?;
+            if let Some(hold) = cache.hold(KIND, &key)? {
+                break (dir, hold);
+            }
+        };
+        if booted && let Some((family, _)) = key.rsplit_once('-') {
+            cache.prune(KIND, family);
+        }
         let path = dir.join("facts.json");
         let text = fs::read_to_string(&path).map_err(file_trouble("reading", &path))?;
         let facts = serde_json::from_str(&text).map_err(infra)?;
-        Ok((Snapshot { dir, facts }, booted))
+        Ok((Snapshot { dir, facts, _hold: hold }, booted))
     }
 
     fn make(&self, cache: &Cache, dir: &Path) -> Result<(), TargetError> {
