@@ -5,7 +5,7 @@
 use super::apt::{Apt, Lists};
 use super::cache::Cache;
 use super::modules::{self, Modules};
-use super::{file_trouble, infra, packages, run};
+use super::{file_trouble, infra, packages, run, scratch};
 use crate::target::TargetError;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -21,6 +21,8 @@ pub const DEBIAN: [(&str, &str, &str); 2] = [
 
 /// Kind of the cache entries that hold kernels.
 pub const KIND: &str = "kernels";
+/// Free bytes that fetching needs: the package (some 100 MB), and all of it unpacked (some 450 MB where modules are not compressed).
+const ROOM: u64 = 700 << 20;
 /// Most bytes of a kernel's version string; the real ones have about a hundred.
 const VERSION_MAX: usize = 256;
 
@@ -118,6 +120,7 @@ fn debian(
     if let Some(dir) = fetched(&fact, cache) {
         return Ok(dir);
     }
+    scratch::expect_room(cache, ROOM, &format!("fetching kernel {name}"))?;
     progress(&format!("fetching kernel {name} from Debian"));
     let fetch = |lists| {
         let apt = Apt::new(cache, lists)?;

@@ -72,6 +72,19 @@ pub fn place(cache: &Cache, need: u64) -> Result<PathBuf, TargetError> {
     }
 }
 
+/// Makes sure that the cache has room for something, rather than failing in the middle of it.
+pub fn expect_room(cache: &Cache, need: u64, what: &str) -> Result<(), TargetError> {
+    match free(cache.root()) {
+        Some(bytes) if bytes < need => Err(infra(format!(
+            "no space: {what} needs {} MiB, {} has {}: free some, or point XDG_CACHE_HOME elsewhere",
+            need >> 20,
+            cache.root().display(),
+            bytes >> 20
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Free bytes of the file system at `path`.
 pub fn free(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
@@ -136,5 +149,8 @@ mod tests {
         let cache = Cache::at(dir.path()).unwrap();
         let error = Scratch::new(&cache, u64::MAX).unwrap_err().to_string();
         assert!(error.starts_with("no space: a guest needs"), "{error}");
+        expect_room(&cache, 0, "nothing").unwrap();
+        let error = expect_room(&cache, u64::MAX, "everything").unwrap_err().to_string();
+        assert!(error.starts_with("no space: everything needs"), "{error}");
     }
 }

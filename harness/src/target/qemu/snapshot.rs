@@ -12,7 +12,7 @@ use crate::machine::cache::{Cache, Lock};
 use crate::machine::digest::Digest;
 use crate::machine::image::{Image, Pmem};
 use crate::machine::kernel::Kernel;
-use crate::machine::scratch::Scratch;
+use crate::machine::scratch::{self, Scratch};
 use crate::machine::{agent, file_trouble, infra, initramfs, sparse, tail};
 use history::wire::{self, Hello};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub const KIND: &str = "snapshots";
 const FORM: &str = "snapshot 1";
 /// A stock kernel is up in 5 s under TCG on an idle machine, in 60 s where six builds run beside it.
 pub const BOOT_PATIENCE: Duration = Duration::from_secs(240);
+/// Free bytes that a snapshot needs: what a booted guest has touched of its memory, with some air.
+const ROOM: u64 = 256 << 20;
 /// Guest time for what the kernel does behind a mount (log workers, deferred frees), so that no program meets it.
 const SETTLE: Duration = Duration::from_millis(1500);
 /// Most bytes of the console that an error quotes.
@@ -259,6 +261,7 @@ impl Recipe {
     }
 
     fn make(&self, cache: &Cache, dir: &Path) -> Result<(), TargetError> {
+        scratch::expect_room(cache, ROOM, "a snapshot")?;
         let scratch = Scratch::new(cache, self.need())?;
         let (mut vm, boot_seconds) = self.boot(&scratch, BOOT_PATIENCE)?;
         let hello = self.hello(&vm)?;
