@@ -48,7 +48,7 @@ pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
             Event::FinalExtents { path, id, extents } => {
                 finals::extents(&world, &mut media, *path, *id, extents, &mut findings);
             }
-            Event::Fsck { mount, text } => finals::fsck(*mount, text, &mut findings),
+            Event::Fsck { mount, text } => finals::fsck(&world, *mount, text, &mut findings),
             Event::Console(splat) => oracle::console::splat(&world, splat, &mut findings),
             Event::Down(down) => {
                 truncated = true;

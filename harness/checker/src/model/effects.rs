@@ -630,6 +630,9 @@ impl<'a> World<'a> {
         if let Some(Err(errno)) = result {
             self.failed_write(call, open, at, iov, errno, direct);
         }
+        if direct && self.policy.knows(crate::Known::DirectWriteFault) && lost_a_fault(iov, result) {
+            self.direct_write_fault(call, open, at, iov);
+        }
         let position = matches!(self.call_of(call), Call::Writev { .. });
         let mut slot = 1;
         let mut parts = Vec::new();
@@ -661,6 +664,23 @@ impl<'a> World<'a> {
                 })
                 .collect()
         });
+    }
+
+    /// Known: an O_DIRECT write that met a fault leaves its range, and the size within it, in any state.
+    fn direct_write_fault(&mut self, call: u16, open: usize, at: At, iov: Iov) {
+        let file = self.opens[open].file;
+        let obj = self.files[file].obj;
+        let total: u64 = iov.iter().map(|(_, l)| *l).sum();
+        let mut ends = Vec::new();
+        for place in self.places(call, open, at) {
+            let end = place.saturating_add(total);
+            self.assign(call, obj, (page_down(place), page_up(end)), any(), false);
+            ends.push(place);
+            ends.extend(stops(iov).map(|stop| place + stop));
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        self.size_op(call, file, SizeOp::Maybe(Box::new(SizeOp::Max(ends))));
     }
 
     /// A write that failed may have moved the size all the same.
@@ -740,7 +760,9 @@ impl<'a> World<'a> {
                 // The old end of file is zeroed through the page cache first (fs/xfs/xfs_file.c:xfs_file_write_checks, 6.12).
                 self.touch_file(call, file, (min, *place), Kind::Dirty);
             }
-            self.grow(call, file, *place, sure && exact);
+            let zeroes = !(self.files[file].id.mount == program::Mount::Ext4Dax
+                && self.policy.knows(crate::Known::Ext4DaxTail));
+            self.grow(call, file, *place, sure && exact && zeroes);
             if at != At::Append {
                 let op = SizeOp::Max(vec![place + n]);
                 if !failed {
@@ -982,6 +1004,13 @@ enum Kind {
     Direct,
     /// It writes into pinned pages.
     Pinned,
+}
+
+/// Whether a write whose buffer is a mapping came back with less than all.
+fn lost_a_fault(iov: Iov, result: Option<CallResult>) -> bool {
+    let total: u64 = iov.iter().map(|(_, l)| *l).sum();
+    let mapped = iov.iter().any(|(buf, _)| matches!(buf, Buf::Map(..)));
+    mapped && !matches!(result, Some(Ok(n)) if n >= total)
 }
 
 /// Where an O_DIRECT write may stop in its buffer: at the start of a segment, and at pages of segments that are mappings, rounded down to sectors.

@@ -220,10 +220,12 @@ impl<'a> World<'a> {
 
     /// The time before which no content that was replaced can be seen any more.
     pub fn settled(&self) -> u64 {
-        let held = self.pipes.values().filter(|p| p.tail < p.head || p.confused);
-        let holds = held.filter_map(|p| p.last[0]).map(|s| s.inv);
-        // A reference in a pipe sees old versions until it is consumed; the oldest is not tracked, so nothing is forgotten meanwhile.
-        if holds.count() > 0 {
+        // A reference in a pipe sees old versions until whoever takes it out has returned; the oldest is not tracked, so nothing is
+        // forgotten meanwhile.
+        let held = |p: &Pipe| {
+            p.tail < p.head || p.confused || p.last[1].is_some_and(|s| s.ret >= self.now)
+        };
+        if self.pipes.values().any(held) {
             return 0;
         }
         self.idle_since()

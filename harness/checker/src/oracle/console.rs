@@ -13,7 +13,7 @@ use history::{Down, Splat};
 pub fn splat(world: &World, splat: &Splat, findings: &mut Findings) {
     // An O_DIRECT write that raced with something that dirtied its pages says so, by design (mm/filemap.c:dio_warn_stale_pagecache, 6.12).
     let direct_race = world.files.iter().any(|f| !f.incoherent.is_empty());
-    if direct_race && splat.title.contains("Page cache invalidation failure on direct I/O") {
+    if direct_race && splat.title.to_lowercase().contains("page cache invalidation failure on direct i/o") {
         return;
     }
     findings.push(Anomaly {

@@ -21,6 +21,7 @@ const ENOENT: i32 = 2;
 const EIO: i32 = 5;
 const ENXIO: i32 = 6;
 const EBADF: i32 = 9;
+const EAGAIN: i32 = 11;
 const ENOMEM: i32 = 12;
 const EACCES: i32 = 13;
 const EFAULT: i32 = 14;
@@ -86,6 +87,7 @@ pub fn look(world: &World, policy: &Policy, call: u16, findings: &mut Findings) 
     let mut allowed = Allowed::default();
     rules(world, policy, call, &mut allowed);
     link_rules(world, call, &mut allowed);
+    allowed.maybe(closed_meanwhile(world, call), EBADF);
     let list = || match allowed.errnos.as_slice() {
         [] => "no error is possible here".to_owned(),
         some => {
@@ -124,6 +126,8 @@ fn link_rules(world: &World, call: u16, allowed: &mut Allowed) {
     let seen = &world.seen[before];
     match seen.result {
         Some(Err(Errno(ECANCELED))) => allowed.must(true, ECANCELED),
+        // A descriptor that is gone fails any request (io_uring/io_uring.c:io_assign_file, 6.12).
+        Some(Err(Errno(EBADF))) if !hard => allowed.maybe(true, ECANCELED),
         Some(result) if !hard && !completes_link(&world.program.lines[before].call, &result) => {
             // A short transfer breaks a chain in most paths, an error in all (io_uring/rw.c:io_complete_rw, 6.12).
             allowed.on(if result.is_err() { Holds::Always } else { Holds::Maybe }, ECANCELED);
@@ -153,6 +157,26 @@ fn misaligned(world: &World, open: usize, offset: Option<u64>, iov: &[(Buf, u64)
             };
             at % mem.max(512) != 0 || len % off != 0
         })
+}
+
+/// Whether a descriptor that the call uses was closed, or its slot filled anew, by a call that is not surely later. The call
+/// looks its slots up before it is on record as invoked.
+fn closed_meanwhile(world: &World, call: u16) -> bool {
+    let span = world.span(call);
+    let slots = world.seen[call as usize].slots;
+    (0..world.program.lines.len() as u16).any(|k| {
+        let seen = &world.seen[k as usize];
+        let closes = match world.call_of(k) {
+            Call::Close { .. } => seen.slots.first().is_some_and(|s| slots.contains(s)),
+            Call::Open { slot, .. } | Call::Dup { slot, .. } => slots.iter().any(|s| {
+                s.0 != k
+                    && matches!(world.program.lines.get(s.0 as usize).map(|l| &l.call),
+                        Some(Call::Open { slot: other, .. } | Call::Dup { slot: other, .. }) if other == slot)
+            }),
+            _ => false,
+        };
+        k != call && closes && seen.inv.is_some() && !world.order.before(span, world.span(k))
+    })
 }
 
 /// Whether a buffer that is a mapping may fault when it is read (`write` false) or written.
@@ -281,6 +305,9 @@ fn write_rules(
     allowed.maybe(may || gup, EFAULT);
     allowed.maybe(true, ENOSPC);
     allowed.maybe(direct_race(world, call, open), EIO);
+    // Known: the retry of an unaligned O_DIRECT write that met a fault comes back as EAGAIN through a ring's worker.
+    let known = world.policy.knows(crate::Known::DirectWriteFault) && world.line(call).via.is_some();
+    allowed.maybe(may && known && super::counts::is_direct(world, open), EAGAIN);
 }
 
 fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {

@@ -10,6 +10,16 @@ pub enum Known {
     /// `dax-hole-read-into-bad-buffer-returns-0`: reading a hole of a DAX file into a buffer that faults returns 0, as at the end of file, instead of EFAULT
     /// (fs/dax.c:dax_iomap_iter returns iov_iter_zero's 0, 6.12 and 6.1).
     DaxHoleReadFault,
+    /// `direct-write-loses-its-fault`: an O_DIRECT write whose buffer faults may return 0 or a short count, zero what it has written of its last block, and on
+    /// ext4 leave blocks behind the end of file that were never written (fs/iomap/direct-io.c:iomap_dio_bio_iter overwrites the error when it zeroes
+    /// the tail, and zeroes the head again when it comes back, 6.12 and 6.1).
+    DirectWriteFault,
+    /// `ext4-dax-write-exposes-the-tail`: what was stored through a mapping behind the end of file becomes part of the file when a write past the end
+    /// extends it (fs/ext4/file.c:ext4_dax_write_iter zeroes nothing, 6.12 and 6.1).
+    Ext4DaxTail,
+    /// `dax-dedupe-compares-unwritten-media`: FIDEDUPERANGE on DAX files takes a hole and written zeros for different, and compares what lies on the media behind
+    /// unwritten extents (fs/dax.c:dax_range_compare_iter, 6.12 and 6.1).
+    DaxDedupeMedia,
 }
 
 impl Known {
@@ -18,6 +28,9 @@ impl Known {
         match self {
             Known::Ext4DaxFailedWriteSize => "ext4-dax-failed-write-moves-size",
             Known::DaxHoleReadFault => "dax-hole-read-into-bad-buffer-returns-0",
+            Known::DirectWriteFault => "direct-write-loses-its-fault",
+            Known::Ext4DaxTail => "ext4-dax-write-exposes-the-tail",
+            Known::DaxDedupeMedia => "dax-dedupe-compares-unwritten-media",
         }
     }
 }
@@ -36,7 +49,13 @@ pub struct Policy {
 impl Policy {
     /// The policy for a kernel by its `uname -r`.
     pub fn for_release(release: &str) -> Policy {
-        let known: &[Known] = &[Known::Ext4DaxFailedWriteSize, Known::DaxHoleReadFault];
+        let known: &[Known] = &[
+            Known::Ext4DaxFailedWriteSize,
+            Known::DaxHoleReadFault,
+            Known::DirectWriteFault,
+            Known::Ext4DaxTail,
+            Known::DaxDedupeMedia,
+        ];
         if release.starts_with("6.1.") {
             Policy { name: "mainline-6.1", map_sync: true, known }
         } else if release.starts_with("6.12.") {
