@@ -19,7 +19,10 @@ pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
     let mut media = finals::Media::default();
     let (mut truncated, mut last) = (false, 0);
     for event in &history.events {
-        let about_calls = !matches!(event, Event::Console(_) | Event::Down(_) | Event::Fsck { .. } | Event::LogFull);
+        let about_calls = !matches!(
+            event,
+            Event::Console(_) | Event::Down(_) | Event::Fsck { .. } | Event::LogFull
+        );
         if world.overflow && about_calls {
             // What follows would be judged by a model that has lost count.
             continue;

@@ -12,11 +12,12 @@ t0: pwrite(f0, 0, anon, 4K)
 t0: pread(f0, 0, anon, 4K)";
 
 fn write_read(runs: Vec<Run>) -> Script {
-    Script::new("xfs-dax", WRITE_READ)
-        .open(0, 1)
-        .ok(1, &[0], 4096)
-        .ok(2, &[0], 4096)
-        .call(3, &[0], 4096, read(runs))
+    Script::new("xfs-dax", WRITE_READ).open(0, 1).ok(1, &[0], 4096).ok(2, &[0], 4096).call(
+        3,
+        &[0],
+        4096,
+        read(runs),
+    )
 }
 
 #[test]
@@ -66,12 +67,12 @@ t0: ftruncate(f0, 100)
 t0: ftruncate(f0, 8K)
 t0: pread(f0, 0, anon, 16K)";
     let script = |n, runs| {
-        Script::new("xfs", text)
-            .open(0, 1)
-            .ok(1, &[0], 8192)
-            .ok(2, &[0], 0)
-            .ok(3, &[0], 0)
-            .call(4, &[0], n, read(runs))
+        Script::new("xfs", text).open(0, 1).ok(1, &[0], 8192).ok(2, &[0], 0).ok(3, &[0], 0).call(
+            4,
+            &[0],
+            n,
+            read(runs),
+        )
     };
     script(8192, vec![signed(1, 0, 100), zeros(8092)]).explained();
     script(8192, vec![signed(1, 0, 8192)]).anomalous(Kind::StaleByte, Oracle::Bytes);
@@ -85,14 +86,16 @@ t0: pwrite(f0, 0, anon, 16K)
 t0: fallocate(f0, COLLAPSE_RANGE, 4K, 4K)
 t0: pread(f0, 0, anon, 16K)";
     let script = |runs| {
-        Script::new("ext4", text)
-            .open(0, 1)
-            .ok(1, &[0], 16384)
-            .ok(2, &[0], 0)
-            .call(3, &[0], 12288, read(runs))
+        Script::new("ext4", text).open(0, 1).ok(1, &[0], 16384).ok(2, &[0], 0).call(
+            3,
+            &[0],
+            12288,
+            read(runs),
+        )
     };
     script(vec![signed(1, 0, 4096), signed(1, 8192, 8192)]).explained();
-    script(vec![signed(1, 0, 4096), signed(1, 4096, 8192)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+    script(vec![signed(1, 0, 4096), signed(1, 4096, 8192)])
+        .anomalous(Kind::StaleByte, Oracle::Bytes);
 }
 
 #[test]
@@ -113,7 +116,8 @@ t0: pread(f1, 0, anon, 8K)";
             .call(5, &[1], 8192, read(runs))
     };
     script(vec![signed(2, 0, 8192)]).explained();
-    script(vec![signed(4, 0, 4096), signed(2, 4096, 4096)]).anomalous(Kind::ForeignByte, Oracle::Leak);
+    script(vec![signed(4, 0, 4096), signed(2, 4096, 4096)])
+        .anomalous(Kind::ForeignByte, Oracle::Leak);
 }
 
 #[test]
@@ -123,16 +127,19 @@ t0: pwrite(f0, 0, anon, 100)
 t0: m0 = mmap(f0, 0, 8K, R, SHARED)
 t0: load(m0+4088, 16)";
     let script = |n, payload| {
-        Script::new("xfs-dax", text)
-            .open(0, 1)
-            .ok(1, &[0], 100)
-            .ok(2, &[0], 0)
-            .call(3, &[2], n, payload)
+        Script::new("xfs-dax", text).open(0, 1).ok(1, &[0], 100).ok(2, &[0], 0).call(
+            3,
+            &[2],
+            n,
+            payload,
+        )
     };
     script(8, fault(vec![zeros(8)], 7, 2, 4096)).explained();
     script(16, read(vec![zeros(16)])).anomalous(Kind::MissingSignal, Oracle::Signals);
-    script(8, fault(vec![zeros(8)], 7, 2, 8192)).anomalous(Kind::UnexplainedSignal, Oracle::Signals);
-    script(8, fault(vec![zeros(8)], 7, 4, 4096)).anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+    script(8, fault(vec![zeros(8)], 7, 2, 8192))
+        .anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+    script(8, fault(vec![zeros(8)], 7, 4, 4096))
+        .anomalous(Kind::UnexplainedSignal, Oracle::Signals);
     script(0, fault(vec![], 7, 2, 4088)).anomalous(Kind::UnexplainedSignal, Oracle::Signals);
 }
 
@@ -141,8 +148,14 @@ fn what_must_be_refused_may_not_succeed_and_the_other_way_round() {
     let text = "t0: f0 = open(\"a\", RDONLY|CREAT)
 t0: pwrite(f0, 0, anon, 8)";
     Script::new("ext4", text).open(0, 1).fails(1, &[0], 9).explained();
-    Script::new("ext4", text).open(0, 1).fails(1, &[0], 22).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
-    Script::new("ext4", text).open(0, 1).ok(1, &[0], 8).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    Script::new("ext4", text)
+        .open(0, 1)
+        .fails(1, &[0], 22)
+        .anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    Script::new("ext4", text)
+        .open(0, 1)
+        .ok(1, &[0], 8)
+        .anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
 }
 
 #[test]
@@ -185,7 +198,8 @@ t0: pread(f0, 0, anon, 8K)";
     };
     let mine = vec![signed(3, 0, 8), signed(1, 8, 4088), signed(4, 4096, 4096)];
     script(mine.clone(), vec![signed(4, 0, 8192)]).explained();
-    script(mine, vec![signed(3, 0, 8), signed(4, 8, 8184)]).anomalous(Kind::ForeignByte, Oracle::Leak);
+    script(mine, vec![signed(3, 0, 8), signed(4, 8, 8184)])
+        .anomalous(Kind::ForeignByte, Oracle::Leak);
     let seen_through = vec![signed(3, 0, 8), signed(4, 8, 8184)];
     script(seen_through, vec![signed(4, 0, 8192)]).anomalous(Kind::ForeignByte, Oracle::Leak);
 }
@@ -201,11 +215,11 @@ t0: pread(f1, 0, anon, 4K)";
     let script = |racing: bool| {
         let script = Script::new("xfs", text).open(0, 1).open(1, 1).ok(2, &[1], 4096);
         let script = if racing {
-            script
-                .inv(3, &[0])
-                .inv(4, &[1])
-                .ret(3, Ok(4096), Payload::None)
-                .ret(4, Ok(8), Payload::None)
+            script.inv(3, &[0]).inv(4, &[1]).ret(3, Ok(4096), Payload::None).ret(
+                4,
+                Ok(8),
+                Payload::None,
+            )
         } else {
             script.ok(4, &[1], 8).ok(3, &[0], 4096)
         };
@@ -308,11 +322,12 @@ t0: pwrite(f0, 8K, m0+0, 512)
 t0: statx(f0)";
     let script = |home, size| {
         let mount = program::Mount::from_name(home).expect("a mount");
-        Script::new(home, text)
-            .open(0, 1)
-            .ok(1, &[0], 0)
-            .fails(2, &[0, 1], 14)
-            .call(3, &[0], 0, Payload::File(facts(mount, 1, size)))
+        Script::new(home, text).open(0, 1).ok(1, &[0], 0).fails(2, &[0, 1], 14).call(
+            3,
+            &[0],
+            0,
+            Payload::File(facts(mount, 1, size)),
+        )
     };
     script("ext4-dax", 8192 - 14).explained();
     script("ext4-dax", 0).explained();
@@ -329,7 +344,11 @@ t0: ftruncate(f0, 8K)
 t0: m0 = mmap(f1, 0, 4K, RW, SHARED)
 t0: pread(f0, 0, m0+0, 512)";
     let script = |home| {
-        Script::new(home, text).open(0, 1).open(1, 2).ok(2, &[0], 0).ok(3, &[1], 0).ok(4, &[0, 3], 0)
+        Script::new(home, text).open(0, 1).open(1, 2).ok(2, &[0], 0).ok(3, &[1], 0).ok(
+            4,
+            &[0, 3],
+            0,
+        )
     };
     script("xfs-dax").explained();
     script("xfs").anomalous(Kind::WrongResult, Oracle::Bytes);

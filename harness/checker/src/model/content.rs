@@ -153,22 +153,25 @@ impl Content {
         order: &'a Order,
     ) -> impl Iterator<Item = (u64, u64, &'a Version)> {
         let first = self.index(start);
-        self.segs[first..].iter().enumerate().map_while(move |(k, seg)| {
-            if seg.start >= end {
-                return None;
-            }
-            let stop = self.segs.get(first + k + 1).map_or(u64::MAX, |s| s.start);
-            Some((seg, seg.start.max(start), stop.min(end)))
-        })
-        .flat_map(move |(seg, from, to)| {
-            seg.versions.iter().filter_map(move |v| {
-                let begun = v.span.inv <= span.ret && !order.ordered(span.call, v.span.call);
-                let replaced = seg.versions.iter().any(|w| {
-                    w.sure && order.before(v.span, w.span) && order.before(w.span, span)
-                });
-                (begun && !replaced).then_some((from, to, v))
+        self.segs[first..]
+            .iter()
+            .enumerate()
+            .map_while(move |(k, seg)| {
+                if seg.start >= end {
+                    return None;
+                }
+                let stop = self.segs.get(first + k + 1).map_or(u64::MAX, |s| s.start);
+                Some((seg, seg.start.max(start), stop.min(end)))
             })
-        })
+            .flat_map(move |(seg, from, to)| {
+                seg.versions.iter().filter_map(move |v| {
+                    let begun = v.span.inv <= span.ret && !order.ordered(span.call, v.span.call);
+                    let replaced = seg.versions.iter().any(|w| {
+                        w.sure && order.before(v.span, w.span) && order.before(w.span, span)
+                    });
+                    (begun && !replaced).then_some((from, to, v))
+                })
+            })
     }
 
     /// Whether a page-sized or other range holds only known values (no view of another object).
@@ -188,7 +191,9 @@ fn forget(versions: &mut SmallVec<[Version; 2]>, settled: u64, order: &Order) {
     }
     let dead: SmallVec<[bool; 8]> = versions
         .iter()
-        .map(|v| versions.iter().any(|w| w.sure && w.span.ret < settled && order.before(v.span, w.span)))
+        .map(|v| {
+            versions.iter().any(|w| w.sure && w.span.ret < settled && order.before(v.span, w.span))
+        })
         .collect();
     let mut index = 0;
     versions.retain(|_| {

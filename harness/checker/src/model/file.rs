@@ -110,7 +110,11 @@ impl Step<NameState> for NameOp {
             },
             NameOp::Present { name } => names[name].map(|_| next).into_iter().collect(),
             NameOp::Absent { name } => {
-                if names[name].is_none() { vec![next] } else { Vec::new() }
+                if names[name].is_none() {
+                    vec![next]
+                } else {
+                    Vec::new()
+                }
             }
             NameOp::Unlink { name } => {
                 next[name] = None;

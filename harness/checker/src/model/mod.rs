@@ -302,7 +302,14 @@ impl<'a> World<'a> {
     }
 
     /// As `cands`, leaving out what the call `without` assigned.
-    fn cands_without(&self, obj: ObjId, start: u64, end: u64, span: Span, without: u16) -> Vec<Cand> {
+    fn cands_without(
+        &self,
+        obj: ObjId,
+        start: u64,
+        end: u64,
+        span: Span,
+        without: u16,
+    ) -> Vec<Cand> {
         let mut out = Vec::new();
         candidates(&self.objects, obj, (start, end), span, without, &self.order, 0, &mut out);
         if let Some(file) = self.owner[obj.0 as usize]
@@ -348,9 +355,12 @@ impl<'a> World<'a> {
         for (obj, start, end) in copies {
             // Sources of this call's versions in the range, piece by piece.
             let mut pieces = Vec::new();
-            for (from, to, version) in
-                self.objects[obj.0 as usize].visible(start, end, Span { call: NOBODY, ..span }, &self.order)
-            {
+            for (from, to, version) in self.objects[obj.0 as usize].visible(
+                start,
+                end,
+                Span { call: NOBODY, ..span },
+                &self.order,
+            ) {
                 if version.span.call == call
                     && let Src::Copy { obj: source, delta, before } = version.src
                 {
@@ -358,7 +368,8 @@ impl<'a> World<'a> {
                 }
             }
             for (from, to, source, delta, before) in pieces {
-                let (Some(a), Some(b)) = (from.checked_add_signed(delta), to.checked_add_signed(delta))
+                let (Some(a), Some(b)) =
+                    (from.checked_add_signed(delta), to.checked_add_signed(delta))
                 else {
                     continue;
                 };
@@ -385,7 +396,8 @@ impl<'a> World<'a> {
         let order = &self.order;
         let mut weaken = Vec::new();
         for other in &self.files[file].touches {
-            let apart = order.before(other.span, touch.span) || order.before(touch.span, other.span);
+            let apart =
+                order.before(other.span, touch.span) || order.before(touch.span, other.span);
             if apart || dax || other.span.call == touch.span.call {
                 continue;
             }
@@ -416,7 +428,8 @@ impl<'a> World<'a> {
     /// Makes the touches of a call weak after they were assigned: see `touch`, which comes before the assignment.
     fn weaken_new(&mut self, call: u16) {
         for file in 0..self.files.len() {
-            let Some(touch) = self.files[file].touches.iter().find(|t| t.span.call == call).copied()
+            let Some(touch) =
+                self.files[file].touches.iter().find(|t| t.span.call == call).copied()
             else {
                 continue;
             };
@@ -454,7 +467,10 @@ impl<'a> World<'a> {
             let val = match run {
                 history::Run::Zero { .. } => Some(Val::Zero),
                 history::Run::Signed { run, call, offset, .. } if *run == self.run => {
-                    Some(Val::Signed { call: *call, delta: (*offset as i64).wrapping_sub(at as i64) })
+                    Some(Val::Signed {
+                        call: *call,
+                        delta: (*offset as i64).wrapping_sub(at as i64),
+                    })
                 }
                 _ => None,
             };
@@ -468,7 +484,9 @@ impl<'a> World<'a> {
     fn learn_one(&mut self, obj: ObjId, (start, end): (u64, u64), val: Val, span: Span) {
         // Only where there was a doubt, and only where no assignment was under way.
         let mut doubtful = Vec::new();
-        for (from, to, version) in self.objects[obj.0 as usize].visible(start, end, span, &self.order) {
+        for (from, to, version) in
+            self.objects[obj.0 as usize].visible(start, end, span, &self.order)
+        {
             doubtful.push((from, to, version));
         }
         let mut places: Vec<(u64, u64)> = Vec::new();
@@ -486,7 +504,8 @@ impl<'a> World<'a> {
             }
             i += same.len();
         }
-        let incoherent = self.owner[obj.0 as usize].is_some_and(|f| !self.files[f].incoherent.is_empty());
+        let incoherent =
+            self.owner[obj.0 as usize].is_some_and(|f| !self.files[f].incoherent.is_empty());
         if incoherent {
             return;
         }
@@ -496,8 +515,11 @@ impl<'a> World<'a> {
             if self.inflight.len() > 1 {
                 continue;
             }
-            let version =
-                Version { span: Span { call: NOBODY, ..span }, sure: true, src: Src::Vals(smallvec![val]) };
+            let version = Version {
+                span: Span { call: NOBODY, ..span },
+                sure: true,
+                src: Src::Vals(smallvec![val]),
+            };
             self.objects[obj.0 as usize].settle(from, to, &version);
         }
     }
@@ -539,7 +561,26 @@ impl<'a> World<'a> {
         self.names[&mount].during(span, without, &self.order)
     }
 
-    /// Whether an earlier, surely finished line of the same process opened it. Used for plausibility only.
+    /// Whether the program made files on XFS DAX share extents, and the kernel is known to fault badly then.
+    pub fn reflink_faults(&self) -> bool {
+        self.policy.knows(crate::Known::XfsDaxReflinkFault)
+            && (0..self.program.lines.len() as u16).any(|k| {
+                let shares = matches!(
+                    self.call_of(k),
+                    Call::Ficlone { .. }
+                        | Call::Ficlonerange { .. }
+                        | Call::Fideduperange { .. }
+                        | Call::CopyFileRange { .. }
+                );
+                shares
+                    && self.seen[k as usize].inv.is_some()
+                    && self
+                        .open_in(k, 0)
+                        .is_some_and(|o| self.files[self.opens[o].file].id.mount == Mount::XfsDax)
+            })
+    }
+
+    /// What the line does.
     pub fn call_of(&self, call: u16) -> &'a Call {
         &self.line(call).call
     }
@@ -583,11 +624,8 @@ pub fn partition(cands: &[Cand], start: u64, end: u64) -> Vec<(u64, u64, Vec<Val
     cuts.dedup();
     cuts.windows(2)
         .map(|w| {
-            let mut vals: Vec<Val> = cands
-                .iter()
-                .filter(|c| c.start <= w[0] && w[1] <= c.end)
-                .map(|c| c.val)
-                .collect();
+            let mut vals: Vec<Val> =
+                cands.iter().filter(|c| c.start <= w[0] && w[1] <= c.end).map(|c| c.val).collect();
             vals.sort_unstable();
             vals.dedup();
             if vals.is_empty() || vals.len() > VALS_MAX || vals.contains(&Val::Any) {

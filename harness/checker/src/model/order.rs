@@ -45,13 +45,15 @@ impl Order {
         let mut earlier = vec![0u64; lines.len()];
         let mut invoked = vec![None; lines.len()];
         for event in events {
-            if let Event::Invoke { seq, call, .. } = event {
-                if let Some(slot) = invoked.get_mut(call.0 as usize) {
-                    slot.get_or_insert(*seq);
-                }
+            if let Event::Invoke { seq, call, .. } = event
+                && let Some(slot) = invoked.get_mut(call.0 as usize)
+            {
+                slot.get_or_insert(*seq);
             }
         }
-        let linked = |l: &Line| l.via.is_some_and(|v| v.flags.0 & (SqeFlags::LINK.0 | SqeFlags::HARDLINK.0) != 0);
+        let linked = |l: &Line| {
+            l.via.is_some_and(|v| v.flags.0 & (SqeFlags::LINK.0 | SqeFlags::HARDLINK.0) != 0)
+        };
         // Links: each member waits for the one before it.
         for (i, line) in lines.iter().enumerate() {
             let Some(via) = line.via else { continue };

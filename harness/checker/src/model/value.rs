@@ -32,7 +32,9 @@ impl Val {
     pub fn byte(self, run: u32, o: u64) -> Option<u8> {
         match self {
             Val::Zero => Some(0),
-            Val::Signed { call, delta } => Some(stamp::byte(run, call, o.wrapping_add_signed(delta))),
+            Val::Signed { call, delta } => {
+                Some(stamp::byte(run, call, o.wrapping_add_signed(delta)))
+            }
             Val::Any => None,
         }
     }

@@ -124,7 +124,8 @@ pub fn report(
     world.order.real_time_only = true;
     let racing = world.cands(obj, wrong.at, wrong.at + wrong.len, span);
     world.order.real_time_only = false;
-    let explained_by_race = compare(&racing, world.run, wrong.at, std::slice::from_ref(&wrong.seen)).is_none();
+    let explained_by_race =
+        compare(&racing, world.run, wrong.at, std::slice::from_ref(&wrong.seen)).is_none();
     let owner = world.owner[obj.0 as usize];
     let place = match owner {
         Some(file) if world.files[file].obj == obj => {
@@ -160,14 +161,19 @@ pub fn report(
 fn describe(world: &World, seen: &Run) -> String {
     match seen {
         Run::Zero { .. } => "zeros".to_owned(),
-        Run::Signed { run, call, offset, .. } if *run == world.run && *call == stamp::CALL_POISON => {
+        Run::Signed { run, call, offset, .. }
+            if *run == world.run && *call == stamp::CALL_POISON =>
+        {
             format!("the poison that was laid there before the read (offset {offset:#x})")
         }
         Run::Signed { run, call, offset, .. } if *run == world.run => {
             format!("bytes that {} meant for offset {offset:#x}", who(world, *call))
         }
         Run::Signed { run, call, offset, .. } => {
-            format!("bytes of run {run}, call #{call}, meant for offset {offset:#x} (this is run {})", world.run)
+            format!(
+                "bytes of run {run}, call #{call}, meant for offset {offset:#x} (this is run {})",
+                world.run
+            )
         }
         Run::Raw(bytes) => {
             let shown: Vec<String> = bytes.iter().take(16).map(|b| format!("{b:02x}")).collect();
@@ -191,7 +197,8 @@ fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle
         }
         Run::Signed { call, offset, .. } => {
             let ever = &world.ever[obj.0 as usize];
-            let val = Val::Signed { call: *call, delta: (*offset as i64).wrapping_sub(wrong.at as i64) };
+            let val =
+                Val::Signed { call: *call, delta: (*offset as i64).wrapping_sub(wrong.at as i64) };
             let by_call = |c: &&Cand| matches!(c.val, Val::Signed { call: by, .. } if by == *call);
             if ever.iter().any(|c| c.start <= wrong.at && wrong.at < c.end && c.val == val) {
                 (AnomalyKind::StaleByte, Oracle::Bytes, format!("{whose}, since replaced"))

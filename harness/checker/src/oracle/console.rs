@@ -13,7 +13,13 @@ use history::{Down, Splat};
 pub fn splat(world: &World, splat: &Splat, findings: &mut Findings) {
     // An O_DIRECT write that raced with something that dirtied its pages says so, by design (mm/filemap.c:dio_warn_stale_pagecache, 6.12).
     let direct_race = world.files.iter().any(|f| !f.incoherent.is_empty());
-    if direct_race && splat.title.to_lowercase().contains("page cache invalidation failure on direct i/o") {
+    if direct_race
+        && splat.title.to_lowercase().contains("page cache invalidation failure on direct i/o")
+    {
+        return;
+    }
+    let reflink = ["dax_insert_entry", "dax_disassociate_entry", "insert_pfn"];
+    if world.reflink_faults() && reflink.iter().any(|f| splat.title.contains(f)) {
         return;
     }
     findings.push(Anomaly {
@@ -30,10 +36,19 @@ pub fn splat(world: &World, splat: &Splat, findings: &mut Findings) {
 pub fn down(down: Down, findings: &mut Findings) {
     let (kind, oracle, sentence) = match down {
         Down::Panic => (AnomalyKind::Splat, Oracle::Console, "the kernel died."),
-        Down::Hang => {
-            (AnomalyKind::Hang, Oracle::Liveness, "the guest stood still: its agent showed no sign of life.")
-        }
+        Down::Hang => (
+            AnomalyKind::Hang,
+            Oracle::Liveness,
+            "the guest stood still: its agent showed no sign of life.",
+        ),
         Down::Flood => (AnomalyKind::Splat, Oracle::Console, "the kernel flooded its console."),
     };
-    findings.push(Anomaly { kind, oracle, call: None, path: None, mount: None, sentence: sentence.to_owned() });
+    findings.push(Anomaly {
+        kind,
+        oracle,
+        call: None,
+        path: None,
+        mount: None,
+        sentence: sentence.to_owned(),
+    });
 }

@@ -54,7 +54,13 @@ pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
             let pipe = world.seen[call as usize].slots.first().and_then(|s| world.pipes.get(&s.0));
             let beyond = pipe.is_some_and(|p| !p.confused && p.tail > p.head);
             if n > *len || beyond {
-                wrong(world, call, n, findings, format!("at most {len}, and no more than was put in"));
+                wrong(
+                    world,
+                    call,
+                    n,
+                    findings,
+                    format!("at most {len}, and no more than was put in"),
+                );
             }
         }
         Call::Lseek { offset, whence: Whence::Set, .. } if n != *offset => {
@@ -99,10 +105,8 @@ fn read(
         .flat_map(|p| sizes.iter().map(move |s| (s, p)))
         .map(|(s, p)| expected(*s, *p))
         .collect();
-    let (low, high) = (
-        counts.iter().min().copied().unwrap_or(0),
-        counts.iter().max().copied().unwrap_or(total),
-    );
+    let (low, high) =
+        (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(total));
     // Known: a hole of a DAX file read into a buffer that faults.
     let hole = n == 0
         && may_fault
@@ -119,7 +123,14 @@ fn read(
     }
 }
 
-fn write(world: &World, policy: &Policy, call: u16, iov: &[(Buf, u64)], n: u64, findings: &mut Findings) {
+fn write(
+    world: &World,
+    policy: &Policy,
+    call: u16,
+    iov: &[(Buf, u64)],
+    n: u64,
+    findings: &mut Findings,
+) {
     let total: u64 = iov.iter().map(|(_, l)| *l).sum();
     let (may_fault, _) = buffer_faults(world, call, iov, false);
     // Known: an O_DIRECT write that met a fault at once says 0.
@@ -161,7 +172,8 @@ fn facts(world: &mut World, call: u16, findings: &mut Findings) {
     let Some(file) = world.known_file(facts.id) else { return };
     let span = world.span(call);
     let sizes = world.files[file].size.during(span, None, &world.order);
-    let (min, max) = (sizes.first().copied().unwrap_or(0), sizes.last().copied().unwrap_or(u64::MAX));
+    let (min, max) =
+        (sizes.first().copied().unwrap_or(0), sizes.last().copied().unwrap_or(u64::MAX));
     let moving = world.size_in_motion(file, span) && (min..=max).contains(&facts.size);
     let name = file_name(world, file);
     if !sizes.contains(&facts.size) && !moving {

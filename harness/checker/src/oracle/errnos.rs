@@ -148,14 +148,14 @@ fn misaligned(world: &World, open: usize, offset: Option<u64>, iov: &[(Buf, u64)
     // Unknown alignment counts as the strictest that a 4 KiB block device may have.
     let (mem, off) = (u64::from(mem.max(1)), if off == 0 { 4096 } else { u64::from(off) });
     let total: u64 = iov.iter().map(|(_, l)| *l).sum();
-    offset.is_none_or(|o| o % off != 0)
-        || total % off != 0
+    offset.is_none_or(|o| !o.is_multiple_of(off))
+        || !total.is_multiple_of(off)
         || iov.iter().any(|(buf, len)| {
             let at = match buf {
                 Buf::Anon(at) => u64::from(*at),
                 Buf::Map(_, at) => *at,
             };
-            at % mem.max(512) != 0 || len % off != 0
+            !at.is_multiple_of(mem.max(512)) || !len.is_multiple_of(off)
         })
 }
 
@@ -285,7 +285,16 @@ fn read_rules(
     allowed.maybe(misaligned(world, open, offset, iov), EINVAL);
     let (may, gup) = buffer_faults(world, call, iov, true);
     allowed.maybe(may || gup, EFAULT);
-    allowed.maybe(direct_race(world, call, open), EIO);
+    allowed.maybe(direct_race(world, call, open) || into_itself(world, call, open, iov), EIO);
+}
+
+/// Whether an O_DIRECT read has a mapping of its own file for a buffer: faulting it in may delay an extent of the very range that is read
+/// (fs/iomap/direct-io.c:iomap_dio_iter, IOMAP_DELALLOC, 6.12).
+fn into_itself(world: &World, call: u16, open: usize, iov: &[(Buf, u64)]) -> bool {
+    let mapped = iov.iter().filter(|(buf, _)| matches!(buf, Buf::Map(..))).count();
+    super::counts::is_direct(world, open)
+        && (1..=mapped)
+            .any(|slot| world.map_in(call, slot).is_some_and(|m| m.file == world.opens[open].file))
 }
 
 fn write_rules(
@@ -306,7 +315,8 @@ fn write_rules(
     allowed.maybe(true, ENOSPC);
     allowed.maybe(direct_race(world, call, open), EIO);
     // Known: the retry of an unaligned O_DIRECT write that met a fault comes back as EAGAIN through a ring's worker.
-    let known = world.policy.knows(crate::Known::DirectWriteFault) && world.line(call).via.is_some();
+    let known =
+        world.policy.knows(crate::Known::DirectWriteFault) && world.line(call).via.is_some();
     allowed.maybe(may && known && super::counts::is_direct(world, open), EAGAIN);
 }
 
@@ -395,7 +405,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             allowed.maybe(unmapped_meanwhile(world, call, 0), ENOMEM);
         }
         Call::Msync { offset, len, flags, .. } => {
-            allowed.must(offset % 4096 != 0, EINVAL);
+            allowed.must(!offset.is_multiple_of(4096), EINVAL);
             let both = flags.has(MsyncFlags::ASYNC) && flags.has(MsyncFlags::SYNC);
             allowed.must(both, EINVAL);
             let Some(map) = world.map_in(call, 0) else { return };
@@ -437,7 +447,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             allowed.must(world.files[a].id.mount != world.files[b].id.mount, EXDEV);
             let overlap = src_offset.abs_diff(*dst_offset) < *len;
             allowed.maybe(a == b && overlap, EINVAL);
-            let aligned = |o: u64| o % 4096 == 0;
+            let aligned = |o: u64| o.is_multiple_of(4096);
             let direct = [src, dst].iter().any(|o| {
                 world.opens[*o].flags.has(OpenFlags::DIRECT)
                     && !world.files[world.opens[*o].file].id.mount.is_dax()
@@ -466,7 +476,10 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
         }
         Call::SpliceToPipe { offset, len, .. } => {
             let Some(open) = world.open_in(call, 0) else { return };
-            allowed.on(Holds::of(!world.opens[open].readable(), !world.opens[open].readable() && *len > 0), EBADF);
+            allowed.on(
+                Holds::of(!world.opens[open].readable(), !world.opens[open].readable() && *len > 0),
+                EBADF,
+            );
             allowed.maybe(misaligned(world, open, Some(*offset), &[(Buf::Anon(0), *len)]), EINVAL);
             allowed.maybe(direct_race(world, call, open), EIO);
         }
@@ -515,7 +528,7 @@ fn madvise_rules(
     advice: Advice,
     allowed: &mut Allowed,
 ) {
-    allowed.must(offset % 4096 != 0, EINVAL);
+    allowed.must(!offset.is_multiple_of(4096), EINVAL);
     let Some(map) = world.map_in(call, 0) else { return };
     let some = len > 0;
     // The part that is mapped is advised all the same (mm/madvise.c:madvise_walk_vmas, 6.12).
@@ -561,7 +574,7 @@ fn fallocate_rules(
     allowed.must(!world.opens[open].writable(), EBADF);
     allowed.must(mode == M::UnshareRange && !xfs, EOPNOTSUPP);
     allowed.maybe(true, ENOSPC);
-    let aligned = offset % 4096 == 0 && len % 4096 == 0;
+    let aligned = offset.is_multiple_of(4096) && len.is_multiple_of(4096);
     let (min, max) = world.sizes(file, world.span(call), Some(call));
     match mode {
         M::CollapseRange => {
@@ -597,15 +610,16 @@ fn clone_rules(
     let (min, max) = world.sizes(a, span, Some(call));
     let (dst_min, dst_max) = world.sizes(b, span, Some(call));
     // Without these, a request is plainly right: aligned starts, a range inside the source, and an end that is aligned or both ends of file.
-    let aligned = src_offset % 4096 == 0 && dst_offset % 4096 == 0;
+    let aligned = src_offset.is_multiple_of(4096) && dst_offset.is_multiple_of(4096);
     let end = if len == 0 { min } else { src_offset.saturating_add(len) };
     let inside = min == max && end <= min && src_offset <= min;
-    let tail = end % 4096 == 0
+    let tail = end.is_multiple_of(4096)
         || (end == min && dst_offset.saturating_add(end.saturating_sub(src_offset)) >= dst_max);
     let _ = dst_min;
     allowed.maybe(!(aligned && inside && tail && a != b), EINVAL);
     // An unaligned start with something to clone is always refused.
-    allowed.must(!across && !aligned && src_offset < min && world.files[a].id.mount.is_xfs(), EINVAL);
+    allowed
+        .must(!across && !aligned && src_offset < min && world.files[a].id.mount.is_xfs(), EINVAL);
     allowed.maybe(true, ENOSPC);
 }
 
@@ -631,7 +645,9 @@ fn dedupe_rules(
     let end = src_offset.saturating_add(len);
     allowed.on(Holds::of(end > min, end > max), EINVAL);
     let (dst_min, _) = world.sizes(b, span, None);
-    let aligned = src_offset % 4096 == 0 && dst_offset % 4096 == 0 && len % 4096 == 0;
+    let aligned = src_offset.is_multiple_of(4096)
+        && dst_offset.is_multiple_of(4096)
+        && len.is_multiple_of(4096);
     let inside = dst_offset.saturating_add(len) <= dst_min;
     allowed.maybe(!aligned || !inside || a == b, EINVAL);
     allowed.maybe(!world.opens[dst].writable(), EBADF);

@@ -34,7 +34,13 @@ fn by_name(by: ReadPath) -> &'static str {
     }
 }
 
-fn anomaly(kind: AnomalyKind, oracle: Oracle, path: Option<Path>, mount: Mount, sentence: String) -> Anomaly {
+fn anomaly(
+    kind: AnomalyKind,
+    oracle: Oracle,
+    path: Option<Path>,
+    mount: Mount,
+    sentence: String,
+) -> Anomaly {
     Anomaly { kind, oracle, call: None, path, mount: Some(mount), sentence }
 }
 
@@ -58,7 +64,11 @@ pub fn file(
         ));
         return;
     };
-    let oracle = if matches!(by, ReadPath::Media | ReadPath::AfterRemount) { Oracle::Media } else { Oracle::Bytes };
+    let oracle = if matches!(by, ReadPath::Media | ReadPath::AfterRemount) {
+        Oracle::Media
+    } else {
+        Oracle::Bytes
+    };
     let name = file_name(world, file);
     if let Err(errno) = result {
         findings.push(anomaly(
@@ -78,7 +88,11 @@ pub fn file(
             oracle,
             Some(path),
             path.mount,
-            format!("{}: {name} has size {} ({got} bytes read); allowed: {sizes:?}.", by_name(by), facts.size),
+            format!(
+                "{}: {name} has size {} ({got} bytes read); allowed: {sizes:?}.",
+                by_name(by),
+                facts.size
+            ),
         ));
         return;
     }
@@ -101,7 +115,13 @@ pub fn file(
 }
 
 /// Looks at the names that are there at the end.
-pub fn names(world: &mut World, by: ReadPath, mount: Mount, names: &[(u8, FileId)], findings: &mut Findings) {
+pub fn names(
+    world: &mut World,
+    by: ReadPath,
+    mount: Mount,
+    names: &[(u8, FileId)],
+    findings: &mut Findings,
+) {
     let states = world.name_states(mount, AFTER, None);
     let mut seen = [None; program::NAMES_MAX as usize];
     for (name, id) in names {
@@ -135,7 +155,13 @@ pub fn names(world: &mut World, by: ReadPath, mount: Mount, names: &[(u8, FileId
             Oracle::Errnos,
             None,
             mount,
-            format!("{}: {} holds {}; allowed: {}.", by_name(by), mount.name(), show(&seen), allowed.join(" or ")),
+            format!(
+                "{}: {} holds {}; allowed: {}.",
+                by_name(by),
+                mount.name(),
+                show(&seen),
+                allowed.join(" or ")
+            ),
         ));
     }
     if let Some(register) = world.names.get_mut(&mount) {
@@ -144,7 +170,14 @@ pub fn names(world: &mut World, by: ReadPath, mount: Mount, names: &[(u8, FileId
 }
 
 /// Looks at one file's extents: with its content, and against the other files'.
-pub fn extents(world: &World, media: &mut Media, path: Path, id: FileId, extents: &[Extent], findings: &mut Findings) {
+pub fn extents(
+    world: &World,
+    media: &mut Media,
+    path: Path,
+    id: FileId,
+    extents: &[Extent],
+    findings: &mut Findings,
+) {
     if let Some(file) = world.known_file(id) {
         seeks::fiemap(world, None, file, AFTER, extents, "FIEMAP at the end", findings);
     }
@@ -155,7 +188,8 @@ pub fn extents(world: &World, media: &mut Media, path: Path, id: FileId, extents
     for extent in extents.iter().filter(|e| e.flags & seeks::NO_PLACE == 0) {
         let end = extent.physical.saturating_add(extent.length);
         for (other, _, other_path) in known.iter() {
-            let overlap = other.physical < end && extent.physical < other.physical.saturating_add(other.length);
+            let overlap = other.physical < end
+                && extent.physical < other.physical.saturating_add(other.length);
             let shared = extent.flags & other.flags & seeks::SHARED != 0;
             if overlap && !shared {
                 findings.push(anomaly(
@@ -181,7 +215,8 @@ pub fn extents(world: &World, media: &mut Media, path: Path, id: FileId, extents
 /// Looks at what fsck said.
 pub fn fsck(world: &World, mount: Mount, text: &str, findings: &mut Findings) {
     // Known: written blocks behind the end of file are what e2fsck calls a wrong i_size. Any other complaint beside it still counts.
-    let complaints: Vec<&str> = text.lines().filter(|l| l.contains("Inode ") || l.contains("ERROR")).collect();
+    let complaints: Vec<&str> =
+        text.lines().filter(|l| l.contains("Inode ") || l.contains("ERROR")).collect();
     let size_only = complaints.iter().all(|l| l.contains("i_size is ")) && !complaints.is_empty();
     if mount == Mount::Ext4 && size_only && world.policy.knows(crate::Known::DirectWriteFault) {
         return;

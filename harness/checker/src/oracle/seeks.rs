@@ -151,7 +151,9 @@ pub fn fiemap(
         {
             report(
                 AnomalyKind::LostByte,
-                format!("{reader}: {a:#x} to {b:#x} of {name} surely holds data and has no written extent."),
+                format!(
+                    "{reader}: {a:#x} to {b:#x} of {name} surely holds data and has no written extent."
+                ),
             );
             return;
         }
@@ -202,7 +204,12 @@ fn dedupe(
         let any = x.contains(&Val::Any) || y.contains(&Val::Any);
         surely_same &= !any && x.len() == 1 && x == y;
         // Bytes of different writers agree by chance once in 256: eight do not.
-        if !any && !x.is_empty() && !y.is_empty() && w[1] - w[0] >= 8 && !x.iter().any(|v| y.contains(v)) {
+        if !any
+            && !x.is_empty()
+            && !y.is_empty()
+            && w[1] - w[0] >= 8
+            && !x.iter().any(|v| y.contains(v))
+        {
             surely_differs.get_or_insert(w[0]);
         }
     }
@@ -219,5 +226,10 @@ fn dedupe(
         (1, _) if surely_same => "says the ranges differ, but they are the same".to_owned(),
         _ => return,
     };
-    findings.call(AnomalyKind::WrongResult, Oracle::Bytes, call, format!("{} {wrong}.", who(world, call)));
+    findings.call(
+        AnomalyKind::WrongResult,
+        Oracle::Bytes,
+        call,
+        format!("{} {wrong}.", who(world, call)),
+    );
 }

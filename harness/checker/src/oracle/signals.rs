@@ -97,7 +97,9 @@ fn unexplained(
         (SIGSEGV, SEGV_ACCERR | SEGV_MAPERR) if unmapped => None,
         (SIGSEGV, SEGV_ACCERR) => Some("the protection allowed the access all the time"),
         (SIGSEGV, SEGV_MAPERR) => Some("the mapping was there all the time"),
-        (SIGBUS, _) => Some("no media or memory error was injected, and this is not the code of an access past the end"),
+        (SIGBUS, _) => Some(
+            "no media or memory error was injected, and this is not the code of an access past the end",
+        ),
         _ => Some("this signal has no cause here"),
     }
 }

@@ -20,6 +20,10 @@ pub enum Known {
     /// `dax-dedupe-compares-unwritten-media`: FIDEDUPERANGE on DAX files takes a hole and written zeros for different, and compares what lies on the media behind
     /// unwritten extents (fs/dax.c:dax_range_compare_iter, 6.12 and 6.1).
     DaxDedupeMedia,
+    /// `xfs-dax-reflink-fault-livelock`: with shared extents on XFS DAX, a fault taken inside a read or write of the file itself may warn (dax_insert_entry,
+    /// dax_disassociate_entry, insert_pfn) and then be taken again for ever, unkillable and with the file locked (fs/dax.c:dax_insert_entry against
+    /// mm/memory.c:insert_pfn, 6.12 and 6.1).
+    XfsDaxReflinkFault,
 }
 
 impl Known {
@@ -31,6 +35,7 @@ impl Known {
             Known::DirectWriteFault => "direct-write-loses-its-fault",
             Known::Ext4DaxTail => "ext4-dax-write-exposes-the-tail",
             Known::DaxDedupeMedia => "dax-dedupe-compares-unwritten-media",
+            Known::XfsDaxReflinkFault => "xfs-dax-reflink-fault-livelock",
         }
     }
 }
@@ -55,6 +60,7 @@ impl Policy {
             Known::DirectWriteFault,
             Known::Ext4DaxTail,
             Known::DaxDedupeMedia,
+            Known::XfsDaxReflinkFault,
         ];
         if release.starts_with("6.1.") {
             Policy { name: "mainline-6.1", map_sync: true, known }

@@ -2,7 +2,8 @@
 
 use checker::{Anomaly, AnomalyKind, Oracle, Policy, Verdict, check};
 use history::{
-    Bytes, CallResult, Errno, Event, FaultSignal, FileFacts, FileId, History, Payload, ReadPath, Run,
+    Bytes, CallResult, Errno, Event, FaultSignal, FileFacts, FileId, History, Payload, ReadPath,
+    Run,
 };
 use program::{CallId, Mount, Path, Program};
 
