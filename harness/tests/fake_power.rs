@@ -48,9 +48,8 @@ fn run(bug: Option<Bug>, from: u64, to: u64, mut look: impl FnMut(u64, Done) -> 
 
 #[test]
 fn an_honest_kernel_is_never_accused() {
-    let number = |name, default| {
-        std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-    };
+    let number =
+        |name, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     let count: u64 = number("PINFUZZ_HONEST", HONEST_PROGRAMS);
     let from: u64 = number("PINFUZZ_FROM", 0);
     let policy = Policy::for_release("6.12");
@@ -102,7 +101,11 @@ fn every_planted_bug_is_found_by_an_oracle_that_is_meant_to() {
         match found {
             Some((seed, what)) => eprintln!("{:28} after {:5}  {what}", bug.name(), seed + 1),
             None => {
-                eprintln!("{:28} MISSED; others: {:#?}", bug.name(), &others[..others.len().min(3)]);
+                eprintln!(
+                    "{:28} MISSED; others: {:#?}",
+                    bug.name(),
+                    &others[..others.len().min(3)]
+                );
                 missed.push(bug.name());
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! A target turns programs into histories. Its own trouble is a `TargetError` and never looks like a finding.
 
-pub mod fake;
 pub mod console;
+pub mod fake;
 pub mod qemu;
 
 use history::History;
