@@ -354,3 +354,39 @@ t0: pread(f0, 0, m0+0, 512)";
     script("xfs").anomalous(Kind::WrongResult, Oracle::Bytes);
     script("xfs-dax").anomalous_on("7.9.0", Kind::WrongResult, Oracle::Bytes);
 }
+
+#[test]
+fn a_line_that_was_left_out_does_not_end_a_chain() {
+    let text = "t0: r0 = io_uring_setup(8)
+t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pread(f0, 0, anon, 8) (r0, link)
+t0: ftruncate(f0, 0) (r0)
+t0: fsync(f0) (r0)";
+    let script = |result: history::CallResult| {
+        let script =
+            Script::new("xfs", text).ok(0, &[], 0).open(1, 1).inv(2, &[1, 0]).inv(4, &[1, 0]);
+        script.ret(2, Err(history::Errno(9)), Payload::None).ret(4, result, Payload::None)
+    };
+    let cancelled = Err(history::Errno(125));
+    assert!(matches!(script(cancelled).verdict("6.12.117"), checker::Verdict::Anomalous(list)
+        if list.iter().all(|a| a.call == Some(program::CallId(2)))));
+}
+
+#[test]
+fn an_unmapping_may_be_over_before_the_call_that_meets_it_is_on_record() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t1: munmap(m0) &
+t0: pread(f0, 0, m0+0, 4K)";
+    let script = |slot| {
+        Script::new("xfs", text)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[0], 0)
+            .ok(3, &[slot], 0)
+            .fails(4, &[0, 2], 14)
+    };
+    script(2).explained();
+    script(1).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}

@@ -60,10 +60,13 @@ impl Order {
             if !linked(line) {
                 continue;
             }
-            let next = lines[i + 1..].iter().position(|l| l.lane == line.lane).map(|k| i + 1 + k);
-            if let Some(next) = next
-                && lines[next].via.is_some_and(|v| v.ring == via.ring)
-            {
+            // A line that was left out does not end a chain: what is queued goes with the next request.
+            let next = (i + 1..lines.len()).find(|k| {
+                lines[*k].lane == line.lane
+                    && lines[*k].via.is_some_and(|v| v.ring == via.ring)
+                    && invoked[*k].is_some()
+            });
+            if let Some(next) = next {
                 earlier[next] |= bit(i);
             }
         }
@@ -132,13 +135,17 @@ fn bit(line: usize) -> u64 {
     1u64.checked_shl(line as u32).unwrap_or(0)
 }
 
-/// The line that must succeed in full for `line` to be issued at all: its direct predecessor in a soft-linked chain.
-pub fn link_predecessor(program: &Program, line: usize) -> Option<(usize, bool)> {
+/// The line before this one in its linked chain, and whether the link is a hard one. Lines that were left out (`issued` says no) are not in it.
+pub fn link_predecessor(
+    program: &Program,
+    line: usize,
+    issued: impl Fn(usize) -> bool,
+) -> Option<(usize, bool)> {
     let this = program.lines.get(line)?;
-    let via = this.via?;
-    let previous = program.lines[..line].iter().rposition(|l| l.lane == this.lane)?;
-    let other = &program.lines[previous];
-    let flags = other.via.filter(|v| v.ring == via.ring)?.flags;
+    let ring = this.via?.ring;
+    let in_ring = |l: &Line| l.lane == this.lane && l.via.is_some_and(|v| v.ring == ring);
+    let previous = (0..line).rev().find(|k| in_ring(&program.lines[*k]) && issued(*k))?;
+    let flags = program.lines[previous].via?.flags;
     if flags.has(SqeFlags::HARDLINK) {
         Some((previous, true))
     } else if flags.has(SqeFlags::LINK) {

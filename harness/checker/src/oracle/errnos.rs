@@ -122,7 +122,10 @@ fn effective(world: &World, call: u16, result: CallResult) -> CallResult {
 
 /// A request is cancelled when the one before it in a soft-linked chain did not succeed in full.
 fn link_rules(world: &World, call: u16, allowed: &mut Allowed) {
-    let Some((before, hard)) = link_predecessor(world.program, call as usize) else { return };
+    let issued = |k: usize| world.seen[k].inv.is_some();
+    let Some((before, hard)) = link_predecessor(world.program, call as usize, issued) else {
+        return;
+    };
     let seen = &world.seen[before];
     match seen.result {
         Some(Err(Errno(ECANCELED))) => allowed.must(true, ECANCELED),
@@ -237,13 +240,16 @@ pub fn unmapped_meanwhile(world: &World, call: u16, slot: usize) -> bool {
         let seen = &world.seen[k as usize];
         k != call
             && seen.inv.is_some()
-            && !world.order.before(other, span)
             && !world.order.before(span, other)
             && match world.call_of(k) {
-                Call::Munmap { .. } | Call::Mremap { .. } => seen.slots.first() == Some(&filler),
+                // The call looked its slots up before it is on record as invoked: an unmapping may be over by then.
+                Call::Munmap { .. } => seen.slots.first() == Some(&filler),
+                Call::Mremap { .. } => {
+                    seen.slots.first() == Some(&filler) && !world.order.before(other, span)
+                }
                 // Filling a used slot unmaps what was there.
                 Call::Mmap { slot, .. } => {
-                    matches!(world.call_of(filler.0.min(world.program.lines.len() as u16 - 1)),
+                    k > filler.0 && matches!(world.call_of(filler.0.min(world.program.lines.len() as u16 - 1)),
                         Call::Mmap { slot: other, .. } if other == slot)
                 }
                 _ => false,
