@@ -245,7 +245,9 @@ pub fn unmapped_meanwhile(world: &World, call: u16, slot: usize) -> bool {
                 // The call looked its slots up before it is on record as invoked: an unmapping may be over by then.
                 Call::Munmap { .. } => seen.slots.first() == Some(&filler),
                 Call::Mremap { .. } => {
-                    seen.slots.first() == Some(&filler) && !world.order.before(other, span)
+                    let at_lookup = other.ret > lane_idle_since(world, call);
+                    seen.slots.first() == Some(&filler)
+                        && (!world.order.before(other, span) || at_lookup)
                 }
                 // Filling a used slot unmaps what was there.
                 Call::Mmap { slot, .. } => {
@@ -255,6 +257,17 @@ pub fn unmapped_meanwhile(world: &World, call: u16, slot: usize) -> bool {
                 _ => false,
             }
     })
+}
+
+/// When the call's lane had last returned from something: it looked up the call's slots after that.
+fn lane_idle_since(world: &World, call: u16) -> u64 {
+    let (span, lane) = (world.span(call), world.line(call).lane);
+    (0..world.program.lines.len() as u16)
+        .filter(|k| world.line(*k).lane == lane)
+        .map(|k| world.span(k).ret)
+        .filter(|ret| *ret < span.inv)
+        .max()
+        .unwrap_or(0)
 }
 
 /// Whether the file's page cache and its device were in a race that the kernel reports as EIO (see KERNEL rule in `model::World::touch`).

@@ -12,6 +12,9 @@ impl World<'_> {
         if !self.files[file].tail_stored {
             return;
         }
+        let known = self.files[file].id.mount == program::Mount::Ext4Dax
+            && self.policy.knows(crate::Known::Ext4DaxTailTruncate);
+        let sure = sure && !known;
         let span = self.span(call);
         let (min, max) = self.sizes(file, Span { ret: span.inv, ..span }, Some(call));
         let obj = self.files[file].obj;
