@@ -5,7 +5,8 @@
 #![no_main]
 
 use checker::Policy;
-use harness::report::{record, timeline};
+use harness::report::timeline;
+use history::record;
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 fuzz_target!(|bytes: &[u8]| -> Corpus {

@@ -6,6 +6,7 @@ pub mod bytes;
 mod event;
 mod hex;
 pub mod memory;
+pub mod record;
 pub mod stamp;
 pub mod wire;
 

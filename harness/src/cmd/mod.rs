@@ -46,7 +46,7 @@ fn read_program(path: &Path) -> Result<Program, Error> {
 /// Reads a saved run.
 fn read_record(path: &Path) -> Result<Record, Error> {
     let text = read_text(path)?;
-    harness::report::record::parse(&text)
+    history::record::parse(&text)
         .map_err(|error| Error::Record { path: path.into(), what: error.to_string() })
 }
 

@@ -45,10 +45,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         if let Some(save) = &args.save {
             let record =
                 history::Record { program: done.program.clone(), history: done.history.clone() };
-            harness::report::write_atomically(
-                save,
-                harness::report::record::write(&record).as_bytes(),
-            )?;
+            harness::report::write_atomically(save, history::record::write(&record).as_bytes())?;
         }
         if args.quiet {
             cmd::print(&format!("{}: {}\n", path.display(), headline(&verdict)));

@@ -99,7 +99,7 @@ impl Find {
             history::Record { program: self.program.clone(), history: self.history.clone() };
         let mut files = vec![
             ("program.prog", self.program_file().into_bytes()),
-            ("history.jsonl", super::record::write(&record).into_bytes()),
+            ("history.jsonl", history::record::write(&record).into_bytes()),
             ("verdict.txt", verdict.into_bytes()),
             ("console.txt", self.console.clone().into_bytes()),
             ("target.json", self.target_file().into_bytes()),

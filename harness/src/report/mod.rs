@@ -6,7 +6,6 @@
 pub mod clock;
 pub mod errno;
 mod find;
-pub mod record;
 mod signature;
 mod store;
 mod summary;

@@ -193,6 +193,8 @@ pub struct File {
     pub incoherent: Vec<(u64, u64)>,
     /// Bytes beyond the end of file may have been written through a mapping of the last page.
     pub tail_stored: bool,
+    /// A known defect of the kernel leaves its content in doubt: sizes and errnos are judged, bytes are not.
+    pub unjudged: bool,
 }
 
 /// A struct file.

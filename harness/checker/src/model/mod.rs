@@ -255,6 +255,7 @@ impl<'a> World<'a> {
             touches: Vec::new(),
             incoherent: Vec::new(),
             tail_stored: false,
+            unjudged: false,
         });
         self.by_id.insert(id, index);
         index
@@ -312,6 +313,11 @@ impl<'a> World<'a> {
     ) -> Vec<Cand> {
         let mut out = Vec::new();
         candidates(&self.objects, obj, (start, end), span, without, &self.order, 0, &mut out);
+        if let Some(file) = self.owner[obj.0 as usize]
+            && self.files[file].unjudged
+        {
+            out.push(Cand { start, end, val: Val::Any });
+        }
         if let Some(file) = self.owner[obj.0 as usize]
             && self.files[file].tail_stored
         {

@@ -132,10 +132,11 @@ fn write(
     findings: &mut Findings,
 ) {
     let total: u64 = iov.iter().map(|(_, l)| *l).sum();
-    let (may_fault, _) = buffer_faults(world, call, iov, false);
+    let (may_fault, gup) = buffer_faults(world, call, iov, false);
     // Known: an O_DIRECT write that met a fault at once says 0.
     let zero = policy.knows(Known::DirectWriteFault)
         && world.open_in(call, 0).is_some_and(|o| is_direct(world, o));
+    let may_fault = may_fault || gup && zero;
     if n != total && !(may_fault && n < total && (n > 0 || zero)) {
         wrong(world, call, n, findings, format!("{total}, for no part of its buffer can fault"));
     }

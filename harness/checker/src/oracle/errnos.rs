@@ -84,6 +84,10 @@ impl Allowed {
 /// Looks at a call that returned.
 pub fn look(world: &World, policy: &Policy, call: u16, findings: &mut Findings) {
     let Some(result) = world.seen[call as usize].result else { return };
+    if world.seen[call as usize].helped {
+        // Help closes pipes and interrupts: what comes of it is not the kernel's choice.
+        return;
+    }
     let mut allowed = Allowed::default();
     rules(world, policy, call, &mut allowed);
     link_rules(world, call, &mut allowed);
@@ -173,6 +177,7 @@ fn closed_meanwhile(world: &World, call: u16) -> bool {
             Call::Close { .. } => seen.slots.first().is_some_and(|s| slots.contains(s)),
             Call::Open { slot, .. } | Call::Dup { slot, .. } => slots.iter().any(|s| {
                 s.0 != k
+                    && !world.order.before(world.span(k), world.span(s.0))
                     && matches!(world.program.lines.get(s.0 as usize).map(|l| &l.call),
                         Some(Call::Open { slot: other, .. } | Call::Dup { slot: other, .. }) if other == slot)
             }),
@@ -251,7 +256,7 @@ pub fn unmapped_meanwhile(world: &World, call: u16, slot: usize) -> bool {
                 }
                 // Filling a used slot unmaps what was there.
                 Call::Mmap { slot, .. } => {
-                    k > filler.0 && matches!(world.call_of(filler.0.min(world.program.lines.len() as u16 - 1)),
+                    !world.order.before(other, world.span(filler.0)) && matches!(world.call_of(filler.0.min(world.program.lines.len() as u16 - 1)),
                         Call::Mmap { slot: other, .. } if other == slot)
                 }
                 _ => false,

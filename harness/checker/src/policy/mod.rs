@@ -22,6 +22,15 @@ pub enum Known {
     /// `dax-dedupe-compares-unwritten-media`: FIDEDUPERANGE on DAX files takes a hole and written zeros for different, and compares what lies on the media behind
     /// unwritten extents (fs/dax.c:dax_range_compare_iter, 6.12 and 6.1).
     DaxDedupeMedia,
+    /// `dax-unshare-shows-stale-media`: FALLOC_FL_UNSHARE_RANGE over holes and unwritten extents of a DAX file makes what lies on the media part of the file
+    /// (fs/dax.c:dax_unshare_iter, 6.1; zeroes them in 6.12).
+    DaxUnshareStale,
+    /// `xfs-dax-reflink-loses-writes`: on 6.1 what is written or zeroed in blocks that XFS DAX files share may be lost, or show what lay on the media
+    /// (fs/dax.c:dax_zero_iter, dax_iomap_cow_copy, 6.1). The content of files that ever shared blocks is not judged there.
+    XfsDaxReflinkContent,
+    /// `xfs-failed-write-moves-size`: a write past the end of an XFS file that fails has zeroed up to its offset, and that moved the size
+    /// (fs/iomap/buffered-io.c:iomap_write_end, 6.1; zeroing moves no size in 6.12).
+    XfsFailedWriteSize,
     /// `xfs-dax-reflink-fault-livelock`: with shared extents on XFS DAX, a fault taken inside a read or write of the file itself may warn (dax_insert_entry,
     /// dax_disassociate_entry, insert_pfn) and then be taken again for ever, unkillable and with the file locked (fs/dax.c:dax_insert_entry against
     /// mm/memory.c:insert_pfn, 6.12 and 6.1).
@@ -37,6 +46,9 @@ impl Known {
             Known::DirectWriteFault => "direct-write-loses-its-fault",
             Known::Ext4DaxTail | Known::Ext4DaxTailTruncate => "ext4-dax-write-exposes-the-tail",
             Known::DaxDedupeMedia => "dax-dedupe-compares-unwritten-media",
+            Known::DaxUnshareStale => "dax-unshare-shows-stale-media",
+            Known::XfsDaxReflinkContent => "xfs-dax-reflink-loses-writes",
+            Known::XfsFailedWriteSize => "xfs-failed-write-moves-size",
             Known::XfsDaxReflinkFault => "xfs-dax-reflink-fault-livelock",
         }
     }
@@ -60,6 +72,9 @@ const KNOWN_6_1: &[Known] = &[
     Known::Ext4DaxTail,
     Known::Ext4DaxTailTruncate,
     Known::DaxDedupeMedia,
+    Known::DaxUnshareStale,
+    Known::XfsDaxReflinkContent,
+    Known::XfsFailedWriteSize,
     Known::XfsDaxReflinkFault,
 ];
 

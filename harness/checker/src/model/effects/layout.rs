@@ -7,6 +7,15 @@ use crate::model::order::Span;
 use program::FallocateMode;
 
 impl World<'_> {
+    /// Two files begin to share blocks.
+    pub(super) fn shares(&mut self, a: usize, b: usize) {
+        let doubt = self.files[a].id.mount == program::Mount::XfsDax
+            && self.policy.knows(crate::Known::XfsDaxReflinkContent);
+        for file in [a, b] {
+            self.files[file].unjudged |= doubt;
+        }
+    }
+
     /// Zeroes what becomes part of the file when it grows to `upto`.
     pub(super) fn grow(&mut self, call: u16, file: usize, upto: u64, sure: bool) {
         if !self.files[file].tail_stored {
@@ -155,6 +164,12 @@ impl World<'_> {
                 self.touch_file(call, file, (offset, end), Kind::Dirty);
                 self.grow(call, file, end, sure);
                 self.size_op(call, file, maybe(SizeOp::Max(vec![end]), sure));
+                let stale = mode == M::UnshareRange
+                    && self.files[file].id.mount == program::Mount::XfsDax
+                    && self.policy.knows(crate::Known::DaxUnshareStale);
+                if stale {
+                    self.assign(call, obj, (page_down(offset), page_up(end)), any(), false);
+                }
             }
             M::PunchHole | M::ZeroRange | M::ZeroRangeKeepSize => {
                 self.touch_file(call, file, (offset, end), Kind::Drop);
@@ -217,6 +232,7 @@ impl World<'_> {
         if !may || self.files[dst].id.mount != self.files[src].id.mount {
             return;
         }
+        self.shares(src, dst);
         let span = self.span(call);
         // What races with it may change the source's size, and so how much is cloned: amended on return.
         let racing = self.any_overlap(call, |_| true);

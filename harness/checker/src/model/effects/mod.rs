@@ -151,6 +151,7 @@ impl<'a> World<'a> {
             Call::CopyFileRange { src_offset, dst_offset, len, .. } => {
                 if let (Some(src), Some(dst)) = (self.open_in(call, 0), self.open_in(call, 1)) {
                     let (n, sure) = done(result, *len);
+                    self.shares(self.opens[src].file, self.opens[dst].file);
                     let source = self.files[self.opens[src].file].obj;
                     self.land(call, dst, At::Offset(*dst_offset), n, sure, false, |p| {
                         vec![(
@@ -159,6 +160,11 @@ impl<'a> World<'a> {
                             Src::Copy { obj: source, delta: delta(*src_offset, p), before: false },
                         )]
                     });
+                }
+            }
+            Call::Fideduperange { .. } => {
+                if let (Some(src), Some(dst)) = (self.open_in(call, 0), self.open_in(call, 1)) {
+                    self.shares(self.opens[src].file, self.opens[dst].file);
                 }
             }
             Call::Sendfile { src_offset, len, .. } => {

@@ -167,6 +167,10 @@ impl World<'_> {
                 // What reached the device before an O_DIRECT write failed counts: up to a page of the buffer that could not be had.
                 ends.extend(stops(iov).map(|stop| place + stop));
             }
+            if writable && mount.is_xfs() && self.policy.knows(crate::Known::XfsFailedWriteSize) {
+                let (min, max) = self.sizes(file, self.span(call), Some(call));
+                ends.extend([page_up(min), page_up(max), place].map(|end| end.min(place)));
+            }
             if writable
                 && mount.is_dax()
                 && !mount.is_xfs()

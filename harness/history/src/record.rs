@@ -3,7 +3,7 @@
 //! The first line holds the version, the run's number and the program as text; each further one an event. So a history can be read,
 //! cut and compared with the tools that everyone has. Does not check whether the events make sense: that is the checker's matter.
 
-use history::{Event, History, Record};
+use crate::{Event, History, Record};
 use program::Program;
 use serde::{Deserialize, Serialize};
 
