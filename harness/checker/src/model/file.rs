@@ -3,6 +3,7 @@
 use super::content::ObjId;
 use super::lin::{Lin, Step};
 use super::order::Span;
+use super::value::Val;
 use history::{FileFacts, FileId};
 use program::{Access, OpenFlags, Path, Sharing};
 
@@ -195,6 +196,8 @@ pub struct File {
     pub tail_stored: bool,
     /// A known defect of the kernel leaves its content in doubt: sizes and errnos are judged, bytes are not.
     pub unjudged: bool,
+    /// What else a known defect of the kernel may show through its mappings.
+    pub behind_mappings: Option<Val>,
 }
 
 /// A struct file.

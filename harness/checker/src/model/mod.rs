@@ -63,6 +63,8 @@ pub struct ReadOf {
     pub obj: ObjId,
     /// From where.
     pub start: u64,
+    /// The mapped file whose pages were looked at, for a load.
+    pub mapped: Option<usize>,
     /// How far into the transfer that is: other segments of an iovec come before.
     pub skip: u64,
     /// How much.
@@ -256,6 +258,7 @@ impl<'a> World<'a> {
             incoherent: Vec::new(),
             tail_stored: false,
             unjudged: false,
+            behind_mappings: None,
         });
         self.by_id.insert(id, index);
         index

@@ -39,8 +39,15 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
             None => vec![read.start],
         };
         for start in starts {
-            let cands = world.cands(read.obj, start, start + read.len, span);
+            let mut cands = world.cands(read.obj, start, start + read.len, span);
+            if let Some(val) = read.mapped.and_then(|f| world.files[f].behind_mappings) {
+                cands.push(Cand { start, end: start + read.len, val });
+            }
             wrong = compare(&cands, world.run, start, &runs);
+            let odd = read.mapped.is_some_and(|f| world.files[f].behind_mappings.is_some());
+            if wrong.is_none() && odd {
+                break;
+            }
             if wrong.is_none() {
                 world.learn(read.obj, start, &runs, span);
                 break;

@@ -256,7 +256,8 @@ pub fn unmapped_meanwhile(world: &World, call: u16, slot: usize) -> bool {
                 }
                 // Filling a used slot unmaps what was there.
                 Call::Mmap { slot, .. } => {
-                    !world.order.before(other, world.span(filler.0)) && matches!(world.call_of(filler.0.min(world.program.lines.len() as u16 - 1)),
+                    k != filler.0
+                        && !world.order.before(other, world.span(filler.0)) && matches!(world.call_of(filler.0.min(world.program.lines.len() as u16 - 1)),
                         Call::Mmap { slot: other, .. } if other == slot)
                 }
                 _ => false,

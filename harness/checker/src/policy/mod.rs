@@ -12,16 +12,22 @@ pub enum Known {
     DaxHoleReadFault,
     /// `direct-write-loses-its-fault`: an O_DIRECT write whose buffer faults may return 0 or a short count, zero what it has written of its last block, and on
     /// ext4 leave blocks behind the end of file that were never written (fs/iomap/direct-io.c:iomap_dio_bio_iter overwrites the error when it zeroes
-    /// the tail, and zeroes the head again when it comes back, 6.12 and 6.1).
+    /// the tail, and zeroes the head again when it comes back, 6.12; not 6.1).
     DirectWriteFault,
     /// `ext4-dax-write-exposes-the-tail`: what was stored through a mapping behind the end of file becomes part of the file when a write past the end
     /// extends it (fs/ext4/file.c:ext4_dax_write_iter zeroes nothing, 6.12 and 6.1).
     Ext4DaxTail,
-    /// The same by truncate and fallocate, which zero the tail since (fs/ext4/inode.c:ext4_setattr, 6.1).
+    /// The same on 6.1 by truncate and fallocate too, and through the page cache as well (fs/ext4/inode.c:ext4_setattr, 6.1).
     Ext4DaxTailTruncate,
     /// `dax-dedupe-compares-unwritten-media`: FIDEDUPERANGE on DAX files takes a hole and written zeros for different, and compares what lies on the media behind
     /// unwritten extents (fs/dax.c:dax_range_compare_iter, 6.12 and 6.1).
     DaxDedupeMedia,
+    /// `dax-unwritten-zero-page-stays-mapped`: a page of an unwritten extent that was read through a mapping stays mapped to the zero page when a write
+    /// converts the extent (fs/dax.c:dax_iomap_iter unmaps for IOMAP_F_NEW only, ext4 on 6.12 and 6.1).
+    DaxUnwrittenZeroPage,
+    /// `xfs-dax-cow-write-leaves-the-old-page-mapped`: a copy-on-write of a shared block by write(2) leaves mappings of the old block in place
+    /// (fs/dax.c:dax_iomap_iter, 6.12 when the page is faulted meanwhile, 6.1 always).
+    XfsDaxStalePage,
     /// `dax-unshare-shows-stale-media`: FALLOC_FL_UNSHARE_RANGE over holes and unwritten extents of a DAX file makes what lies on the media part of the file
     /// (fs/dax.c:dax_unshare_iter, 6.1; zeroes them in 6.12).
     DaxUnshareStale,
@@ -46,6 +52,8 @@ impl Known {
             Known::DirectWriteFault => "direct-write-loses-its-fault",
             Known::Ext4DaxTail | Known::Ext4DaxTailTruncate => "ext4-dax-write-exposes-the-tail",
             Known::DaxDedupeMedia => "dax-dedupe-compares-unwritten-media",
+            Known::DaxUnwrittenZeroPage => "dax-unwritten-zero-page-stays-mapped",
+            Known::XfsDaxStalePage => "xfs-dax-cow-write-leaves-the-old-page-mapped",
             Known::DaxUnshareStale => "dax-unshare-shows-stale-media",
             Known::XfsDaxReflinkContent => "xfs-dax-reflink-loses-writes",
             Known::XfsFailedWriteSize => "xfs-failed-write-moves-size",
@@ -61,6 +69,8 @@ const KNOWN_6_12: &[Known] = &[
     Known::DirectWriteFault,
     Known::Ext4DaxTail,
     Known::DaxDedupeMedia,
+    Known::DaxUnwrittenZeroPage,
+    Known::XfsDaxStalePage,
     Known::XfsDaxReflinkFault,
 ];
 
@@ -68,12 +78,12 @@ const KNOWN_6_12: &[Known] = &[
 const KNOWN_6_1: &[Known] = &[
     Known::Ext4DaxFailedWriteSize,
     Known::DaxHoleReadFault,
-    Known::DirectWriteFault,
     Known::Ext4DaxTail,
     Known::Ext4DaxTailTruncate,
     Known::DaxDedupeMedia,
     Known::DaxUnshareStale,
     Known::XfsDaxReflinkContent,
+    Known::DaxUnwrittenZeroPage,
     Known::XfsFailedWriteSize,
     Known::XfsDaxReflinkFault,
 ];

@@ -11,8 +11,13 @@ impl World<'_> {
     pub(super) fn shares(&mut self, a: usize, b: usize) {
         let doubt = self.files[a].id.mount == program::Mount::XfsDax
             && self.policy.knows(crate::Known::XfsDaxReflinkContent);
+        let stale = self.files[a].id.mount == program::Mount::XfsDax
+            && self.policy.knows(crate::Known::XfsDaxStalePage);
         for file in [a, b] {
             self.files[file].unjudged |= doubt;
+            if stale {
+                self.files[file].behind_mappings = Some(Val::Any);
+            }
         }
     }
 
@@ -21,7 +26,7 @@ impl World<'_> {
         if !self.files[file].tail_stored {
             return;
         }
-        let known = self.files[file].id.mount == program::Mount::Ext4Dax
+        let known = !self.files[file].id.mount.is_xfs()
             && self.policy.knows(crate::Known::Ext4DaxTailTruncate);
         let sure = sure && !known;
         let span = self.span(call);
@@ -157,6 +162,11 @@ impl World<'_> {
         }
         let end = offset.saturating_add(len);
         let obj = self.files[file].obj;
+        if self.files[file].id.mount == program::Mount::Ext4Dax
+            && self.policy.knows(crate::Known::DaxUnwrittenZeroPage)
+        {
+            self.files[file].behind_mappings = Some(Val::Zero);
+        }
         let span = self.span(call);
         match mode {
             M::KeepSize | M::PunchHoleBare => {}

@@ -114,7 +114,8 @@ impl<'a> World<'a> {
             Call::Load { offset, .. } => {
                 if let (Some(map), Some(Ok(n))) = (self.map_in(call, 0), result) {
                     let (obj, start) = self.view(map, *offset);
-                    self.pending[call as usize].reads.push(ReadOf { obj, start, skip: 0, len: n });
+                    let read = ReadOf { obj, start, mapped: Some(map.file), skip: 0, len: n };
+                    self.pending[call as usize].reads.push(read);
                 }
             }
             Call::Store { offset, len, .. } => {
@@ -162,9 +163,22 @@ impl<'a> World<'a> {
                     });
                 }
             }
-            Call::Fideduperange { .. } => {
+            Call::Fideduperange { len, dst_offset, .. } => {
                 if let (Some(src), Some(dst)) = (self.open_in(call, 0), self.open_in(call, 1)) {
-                    self.shares(self.opens[src].file, self.opens[dst].file);
+                    let (src, dst) = (self.opens[src].file, self.opens[dst].file);
+                    self.shares(src, dst);
+                    // Known: a false "same" gives the destination the source's unwritten extents.
+                    let same = matches!(
+                        self.seen[call as usize].payload,
+                        Some(Payload::Dedupe { status: 0 })
+                    );
+                    let known = self.files[dst].id.mount == program::Mount::XfsDax
+                        && self.policy.knows(crate::Known::DaxDedupeMedia);
+                    if same && known {
+                        let range = (*dst_offset, dst_offset.saturating_add(*len));
+                        let obj = self.files[dst].obj;
+                        self.assign(call, obj, range, zero(), false);
+                    }
                 }
             }
             Call::Sendfile { src_offset, len, .. } => {

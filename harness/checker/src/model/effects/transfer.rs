@@ -32,7 +32,8 @@ impl World<'_> {
                 Buf::Anon(_) => {
                     if in_result > 0 && result.is_some() {
                         let start = places.first().map_or(0, |p| p + k);
-                        let read = ReadOf { obj: source, start, skip: k, len: in_result };
+                        let read =
+                            ReadOf { obj: source, start, mapped: None, skip: k, len: in_result };
                         self.pending[call as usize].reads.push(read);
                     }
                 }
@@ -97,6 +98,8 @@ impl World<'_> {
         let position = matches!(self.call_of(call), Call::Writev { .. });
         let mut slot = 1;
         let mut parts = Vec::new();
+        // What a known defect may show in place of a mapped page.
+        let mut odd = Vec::new();
         let mut k = 0;
         for (buf, len) in iov {
             let here = n.saturating_sub(k).min(*len);
@@ -104,6 +107,9 @@ impl World<'_> {
                 Buf::Anon(_) => parts.push((k, here, None)),
                 Buf::Map(_, offset) => {
                     let view = self.map_in(call, slot).map(|m| self.view(m, *offset));
+                    let shown =
+                        self.map_in(call, slot).and_then(|m| self.files[m.file].behind_mappings);
+                    odd.extend(shown.map(|val| (k, here, val)));
                     parts.push((k, here, Some(view)));
                     slot += 1;
                 }
@@ -111,6 +117,7 @@ impl World<'_> {
             k += len;
         }
         self.land(call, open, at, n, sure, position, |p| {
+            let odd = odd.iter().map(|(k, here, val)| (*k, *here, Src::Vals(smallvec![*val])));
             parts
                 .iter()
                 .map(|(k, here, view)| {
@@ -123,6 +130,7 @@ impl World<'_> {
                     };
                     (*k, *here, src)
                 })
+                .chain(odd)
                 .collect()
         });
     }
