@@ -3,6 +3,7 @@
 //! Knows programs, but no oracle and no machine. The guest's messages are hostile until parsed: every decoder here is total.
 
 pub mod bytes;
+pub mod errno;
 mod event;
 mod hex;
 pub mod memory;

@@ -4,7 +4,6 @@
 //! history, `signature` says which anomalies are counted together.
 
 pub mod clock;
-pub mod errno;
 mod find;
 mod signature;
 mod store;

@@ -2,7 +2,7 @@
 //!
 //! Shows everything that was recorded and judges none of it. Sizes are in bytes, with `K` and `M` where they are round.
 
-use crate::report::errno;
+use history::errno;
 use history::{
     Bytes, CallResult, Event, FaultSignal, FileFacts, FileId, History, Payload, Run, SkipReason,
 };

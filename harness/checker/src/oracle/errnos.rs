@@ -6,12 +6,12 @@
 //! Sources: fs/open.c, fs/read_write.c, fs/remap_range.c, fs/splice.c, fs/ext4/extents.c, fs/xfs/xfs_file.c, mm/mmap.c, mm/madvise.c,
 //! io_uring/rw.c of 6.12; where 6.1 differs the rule says so.
 
-use super::{Findings, errno_name, who};
+use super::{Findings, who};
 use crate::model::World;
 use crate::model::file::Map;
 use crate::model::order::{completes_link, link_predecessor};
 use crate::{AnomalyKind, Oracle, Policy};
-use history::{CallResult, Errno, Payload};
+use history::{CallResult, Errno, Payload, errno};
 use program::{
     Advice, Buf, Call, FallocateMode, MapFlags, MsyncFlags, OpenFlags, Prot, Sharing, Whence,
 };
@@ -95,7 +95,7 @@ pub fn look(world: &World, policy: &Policy, call: u16, findings: &mut Findings) 
     let list = || match allowed.errnos.as_slice() {
         [] => "no error is possible here".to_owned(),
         some => {
-            let names: Vec<String> = some.iter().map(|e| errno_name(Errno(*e))).collect();
+            let names: Vec<String> = some.iter().map(|e| errno::name(Errno(*e))).collect();
             format!("only {} may come here", names.join(", "))
         }
     };
@@ -104,7 +104,7 @@ pub fn look(world: &World, policy: &Policy, call: u16, findings: &mut Findings) 
             AnomalyKind::UnexplainedErrno,
             Oracle::Errnos,
             call,
-            format!("{} failed with {}; {}.", who(world, call), errno_name(errno), list()),
+            format!("{} failed with {}; {}.", who(world, call), errno::name(errno), list()),
         ),
         Ok(n) if allowed.must_fail => findings.call(
             AnomalyKind::UnexplainedErrno,

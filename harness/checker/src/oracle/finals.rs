@@ -5,12 +5,12 @@
 //! Assumes: nothing runs any more.
 //! Does not verify: timestamps and block counts.
 
-use super::{Findings, bytes, errno_name, file_name, seeks};
+use super::{Findings, bytes, file_name, seeks};
 use crate::model::World;
 use crate::model::order::{NOBODY, Span};
 use crate::model::value::compare;
 use crate::{Anomaly, AnomalyKind, Oracle};
-use history::{Bytes, CallResult, Extent, FileFacts, FileId, ReadPath};
+use history::{Bytes, CallResult, Extent, FileFacts, FileId, ReadPath, errno};
 use program::{Mount, Path};
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ pub fn file(
             Oracle::Errnos,
             Some(path),
             path.mount,
-            format!("{} of {name} failed with {}.", by_name(by), errno_name(errno)),
+            format!("{} of {name} failed with {}.", by_name(by), errno::name(errno)),
         ));
         return;
     }

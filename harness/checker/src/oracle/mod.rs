@@ -15,7 +15,6 @@ pub mod signals;
 
 use crate::model::World;
 use crate::{Anomaly, AnomalyKind, Oracle};
-use history::Errno;
 use program::CallId;
 
 /// Anomalies as they are found, with a bound.
@@ -79,38 +78,4 @@ pub fn who(world: &World, call: u16) -> String {
 pub fn file_name(world: &World, file: usize) -> String {
     let path = world.files[file].path;
     format!("{}:{}", path.mount.name(), path.file_name())
-}
-
-/// An errno by name where it is one that these calls know.
-pub fn errno_name(errno: Errno) -> String {
-    let name = match errno.0 {
-        1 => "EPERM",
-        2 => "ENOENT",
-        4 => "EINTR",
-        5 => "EIO",
-        6 => "ENXIO",
-        9 => "EBADF",
-        11 => "EAGAIN",
-        12 => "ENOMEM",
-        13 => "EACCES",
-        14 => "EFAULT",
-        16 => "EBUSY",
-        17 => "EEXIST",
-        18 => "EXDEV",
-        22 => "EINVAL",
-        25 => "ENOTTY",
-        26 => "ETXTBSY",
-        27 => "EFBIG",
-        28 => "ENOSPC",
-        29 => "ESPIPE",
-        30 => "EROFS",
-        38 => "ENOSYS",
-        95 => "EOPNOTSUPP",
-        117 => "EUCLEAN",
-        122 => "EDQUOT",
-        125 => "ECANCELED",
-        133 => "EHWPOISON",
-        other => return format!("errno {other}"),
-    };
-    name.to_owned()
 }

@@ -2,7 +2,7 @@
 //!
 //! Does not judge: which errno is allowed is the checker's matter.
 
-use history::Errno;
+use crate::Errno;
 
 /// Numbers and names, ascending; x86-64 and every other architecture with the generic table.
 const NAMES: &[(i32, &str)] = &[
@@ -136,6 +136,7 @@ const NAMES: &[(i32, &str)] = &[
     (130, "EOWNERDEAD"),
     (131, "ENOTRECOVERABLE"),
     (132, "ERFKILL"),
+    (133, "EHWPOISON"),
 ];
 
 /// The name of an error number, or `errno N` for one that we have not heard of.
