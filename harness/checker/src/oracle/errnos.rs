@@ -421,6 +421,9 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             allowed.maybe(true, ENOMEM);
             // Advice on a part cuts a mapping in two, and mremap refuses to cross the seam (mm/mremap.c:vma_to_resize, 6.12).
             allowed.maybe(unmapped_meanwhile(world, call, 0) || cut(world, call), EFAULT);
+            // After two of them raced, the agent's idea of the old length may be wrong.
+            let doubt = world.map_in(call, 0).is_none_or(|m| m.len.0 != m.len.1);
+            allowed.maybe(doubt, EFAULT);
         }
         Call::Mprotect { prot, .. } => {
             let Some(map) = world.map_in(call, 0) else { return };

@@ -178,6 +178,7 @@ impl World<'_> {
             if writable && mount.is_xfs() && self.policy.knows(crate::Known::XfsFailedWriteSize) {
                 let (min, max) = self.sizes(file, self.span(call), Some(call));
                 ends.extend([page_up(min), page_up(max), place].map(|end| end.min(place)));
+                self.grow(call, file, place, false);
             }
             if writable
                 && mount.is_dax()
