@@ -150,11 +150,16 @@ impl Step<NameState> for NameOp {
 
 /// How a call changes a mapping's protection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetProt(pub u8);
+pub struct SetProt {
+    /// PROT_ bits from here on.
+    pub to: u8,
+    /// Whether it surely did: mprotect changes what it meets before it comes to a place that is not mapped, and fails (ENOMEM).
+    pub sure: bool,
+}
 
 impl Step<u8> for SetProt {
-    fn step(&self, _: &u8) -> Vec<u8> {
-        vec![self.0]
+    fn step(&self, prot: &u8) -> Vec<u8> {
+        if self.sure { vec![self.to] } else { vec![self.to, *prot] }
     }
 }
 

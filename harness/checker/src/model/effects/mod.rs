@@ -106,9 +106,10 @@ impl<'a> World<'a> {
             Call::Mprotect { prot, .. } => {
                 let key = self.map_key(call, 0);
                 let (span, settled) = (self.span(call), self.idle_since());
-                if let (Some(Ok(_)), Some(map)) = (result, key.and_then(|k| self.maps.get_mut(&k)))
-                {
-                    map.prot.push(span, SetProt(prot.0), settled, &self.order);
+                let sure = matches!(result, Some(Ok(_)));
+                let may = sure || matches!(result, Some(Err(Errno(12))) | None);
+                if let (true, Some(map)) = (may, key.and_then(|k| self.maps.get_mut(&k))) {
+                    map.prot.push(span, SetProt { to: prot.0, sure }, settled, &self.order);
                 }
             }
             Call::Load { offset, .. } => {
