@@ -260,9 +260,12 @@ pub fn fiemap(fd: BorrowedFd<'_>) -> (CallResult, Vec<Extent>) {
 /// `fork()` — Returns 0 in the child. Only the calling thread lives on there: whoever calls this holds every lock that the child
 /// will want.
 pub fn fork() -> CallResult {
-    // SAFETY: glibc makes its own locks consistent across fork; ours are the caller's matter, and a wrong one means a child that
-    // waits, not a data race.
-    result(unsafe { libc::fork() }.into())
+    // SAFETY: glibc's fork keeps its allocator usable in the child, and the caller holds the agent's own locks.
+    match unsafe { nix::unistd::fork() } {
+        Ok(nix::unistd::ForkResult::Parent { child }) => Ok(child.as_raw() as u64),
+        Ok(nix::unistd::ForkResult::Child) => Ok(0),
+        Err(errno) => Err(history::Errno(errno as i32)),
+    }
 }
 
 /// `_exit(status)` — Ends the process without running anything else.
