@@ -69,7 +69,6 @@ pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
     let reasons = [
         (world.malformed, Reason::Malformed),
         (world.overflow, Reason::TooManyOutcomes),
-        (world.position_raced, Reason::PositionRaced),
         (truncated, Reason::Truncated),
     ];
     match reasons.into_iter().find(|(holds, _)| *holds) {

@@ -116,8 +116,6 @@ pub struct World<'a> {
     pub malformed: bool,
     /// A set of outcomes grew too large.
     pub overflow: bool,
-    /// A position was in doubt when a call used it.
-    pub position_raced: bool,
     by_id: BTreeMap<FileId, usize>,
     inflight: Vec<(u64, u16)>,
     now: u64,
@@ -189,7 +187,6 @@ impl<'a> World<'a> {
             pending: vec![Pending::default(); program.lines.len()],
             malformed,
             overflow: false,
-            position_raced: false,
             by_id: BTreeMap::new(),
             inflight: Vec::new(),
             now: 0,

@@ -636,14 +636,13 @@ fn clone_rules(
     allowed.must(!across && !world.files[a].id.mount.is_xfs(), EOPNOTSUPP);
     let span = world.span(call);
     let (min, max) = world.sizes(a, span, Some(call));
-    let (dst_min, dst_max) = world.sizes(b, span, Some(call));
+    let (_, dst_max) = world.sizes(b, span, Some(call));
     // Without these, a request is plainly right: aligned starts, a range inside the source, and an end that is aligned or both ends of file.
     let aligned = src_offset.is_multiple_of(4096) && dst_offset.is_multiple_of(4096);
     let end = if len == 0 { min } else { src_offset.saturating_add(len) };
     let inside = min == max && end <= min && src_offset <= min;
     let tail = end.is_multiple_of(4096)
         || (end == min && dst_offset.saturating_add(end.saturating_sub(src_offset)) >= dst_max);
-    let _ = dst_min;
     allowed.maybe(!(aligned && inside && tail && a != b), EINVAL);
     // An unaligned start with something to clone is always refused.
     allowed

@@ -123,21 +123,11 @@ impl World<'_> {
 
     /// Whether a call that changes names of the mount overlaps a span.
     pub(super) fn names_in_motion(&self, mount: program::Mount, span: Span) -> bool {
-        (0..self.program.lines.len() as u16).any(|k| {
-            let other = self.span(k);
-            let overlaps = k != span.call
-                && self.seen[k as usize].inv.is_some()
-                && !self.order.before(other, span)
-                && !self.order.before(span, other);
-            overlaps
-                && match self.call_of(k) {
-                    Call::Open { path, flags, .. } => {
-                        path.mount == mount && flags.has(OpenFlags::CREAT)
-                    }
-                    Call::Unlink { path } => path.mount == mount,
-                    Call::Rename { to, .. } | Call::Link { to, .. } => to.mount == mount,
-                    _ => false,
-                }
+        self.any_overlap(span.call, |k| match self.call_of(k) {
+            Call::Open { path, flags, .. } => path.mount == mount && flags.has(OpenFlags::CREAT),
+            Call::Unlink { path } => path.mount == mount,
+            Call::Rename { to, .. } | Call::Link { to, .. } => to.mount == mount,
+            _ => false,
         })
     }
 
@@ -167,7 +157,6 @@ impl World<'_> {
         {
             self.files[file].behind_mappings = Some(Val::Zero);
         }
-        let span = self.span(call);
         match mode {
             M::KeepSize | M::PunchHoleBare => {}
             M::Allocate | M::UnshareRange => {
@@ -217,7 +206,6 @@ impl World<'_> {
                 self.drop_private(call, file, page_down(offset), u64::MAX, false);
             }
         }
-        let _ = span;
     }
 
     pub(super) fn clone_range(
