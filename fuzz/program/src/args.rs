@@ -4,8 +4,9 @@
 //! there. It says nothing about which values make sense.
 
 use crate::{
-    Access, Advice, Buf, Call, FallocateMode, FileSlot, Lane, MapFlags, MapSlot, MsyncFlags,
-    OpenFlags, Path, PipeSlot, Prot, RingSlot, Sharing, SyncFileRangeFlags, Whence,
+    Access, Advice, Buf, Call, FallocateMode, FileSlot, GateSlot, Lane, Lease, MapFlags, MapSlot,
+    MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Prot, RingSlot, Settle, Sharing,
+    SyncFileRangeFlags, Whence,
 };
 
 /// One argument of a call, or the slot that it fills.
@@ -28,6 +29,14 @@ pub(crate) enum Arg<'a> {
     MapAt(&'a mut MapSlot, &'a mut u64),
     /// A pipe in use.
     Pipe(&'a mut PipeSlot),
+    /// A ring in use.
+    Ring(&'a mut RingSlot),
+    /// A gate that is a block device.
+    DeviceGate(&'a mut GateSlot),
+    /// The gate that is memory.
+    MemoryGate(&'a mut GateSlot),
+    /// Any gate.
+    Gate(&'a mut GateSlot),
     /// A file name.
     Path(&'a mut Path),
     /// An offset in a file.
@@ -64,8 +73,18 @@ pub(crate) enum Arg<'a> {
     Whence(&'a mut Whence),
     /// Entries of a ring.
     Entries(&'a mut u8),
-    /// A lane that is waited for.
+    /// Another lane.
     Lane(&'a mut Lane),
+    /// A lease, or an answer to the break of one.
+    Lease(&'a mut Lease),
+    /// The signal that tells of a break.
+    Notice(&'a mut Notice),
+    /// What kind of owner a lane stands for.
+    Owner(&'a mut OwnerKind),
+    /// How a gate settles; nothing is written where it is the usual.
+    Settle(&'a mut Settle),
+    /// A number of seconds.
+    Seconds(&'a mut u8),
 }
 
 impl Call {
@@ -213,7 +232,68 @@ impl Call {
                 f(Arg::NewRing(slot));
                 f(Arg::Entries(entries));
             }
-            Call::Wait { lane } => f(Arg::Lane(lane)),
+            Call::Wait { lane } | Call::Kill { lane } | Call::Interrupt { lane } => {
+                f(Arg::Lane(lane));
+            }
+            Call::OpenGate { slot, gate, access, flags } => {
+                f(Arg::NewFile(slot));
+                f(Arg::DeviceGate(gate));
+                f(Arg::Open(access, flags));
+            }
+            Call::Hold { gate } => f(Arg::Gate(gate)),
+            Call::Release { gate, settle } => {
+                f(Arg::Gate(gate));
+                f(Arg::Settle(settle));
+            }
+            Call::Vmsplice { map, offset, pipe, len } => {
+                f(Arg::MapAt(map, offset));
+                f(Arg::Pipe(pipe));
+                f(Arg::IoLen(len));
+            }
+            Call::Tee { src, dst, len } => {
+                f(Arg::Pipe(src));
+                f(Arg::Pipe(dst));
+                f(Arg::IoLen(len));
+            }
+            Call::ReadPipe { pipe, buf, len } => {
+                f(Arg::Pipe(pipe));
+                f(Arg::Buf(buf));
+                f(Arg::IoLen(len));
+            }
+            Call::ClosePipe { pipe } => f(Arg::Pipe(pipe)),
+            Call::ProcessVmReadv { map, offset, gate, len }
+            | Call::ProcessVmWritev { map, offset, gate, len } => {
+                f(Arg::MapAt(map, offset));
+                f(Arg::MemoryGate(gate));
+                f(Arg::IoLen(len));
+            }
+            Call::ProcMemPread { map, offset, len } | Call::ProcMemPwrite { map, offset, len } => {
+                f(Arg::MapAt(map, offset));
+                f(Arg::IoLen(len));
+            }
+            Call::RegisterBuffers { ring, map, offset, len } => {
+                f(Arg::Ring(ring));
+                f(Arg::MapAt(map, offset));
+                f(Arg::IoLen(len));
+            }
+            Call::UnregisterBuffers { ring } | Call::CloseRing { ring } => f(Arg::Ring(ring)),
+            Call::Setlease { file, lease } => {
+                f(Arg::File(file));
+                f(Arg::Lease(lease));
+            }
+            Call::Getlease { file } | Call::SendFd { file } => f(Arg::File(file)),
+            Call::Setsig { file, notice } => {
+                f(Arg::File(file));
+                f(Arg::Notice(notice));
+            }
+            Call::SetownEx { file, kind, lane } => {
+                f(Arg::File(file));
+                f(Arg::Owner(kind));
+                f(Arg::Lane(lane));
+            }
+            Call::OnBreak { answer } => f(Arg::Lease(answer)),
+            Call::LeaseBreakTime { seconds } => f(Arg::Seconds(seconds)),
+            Call::RecvFd { slot } => f(Arg::NewFile(slot)),
         }
     }
 }

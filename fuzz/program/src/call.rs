@@ -3,7 +3,7 @@
 //! The names are the kernel's own. Offsets and lengths are in bytes. What each call does to the truth is the
 //! checker's matter; how it is issued is the agent's.
 
-use crate::resource::{Buf, FileSlot, Lane, MapSlot, Path, PipeSlot, RingSlot};
+use crate::resource::{Buf, FileSlot, GateSlot, Lane, MapSlot, Path, PipeSlot, RingSlot};
 use serde::{Deserialize, Serialize};
 
 /// Most lines one program may hold; bounds the work of every later station.
@@ -17,6 +17,12 @@ pub const FILE_MAX: u64 = 4 << 20;
 pub const IOV_MAX: usize = 4;
 /// Longest start delay of a line, in microseconds.
 pub const DELAY_US_MAX: u16 = 5000;
+/// Size of the block device behind a gate, in bytes.
+pub const GATE_SIZE: u64 = 1 << 20;
+/// Most bytes that one process_vm_readv or process_vm_writev moves through the memory gate.
+pub const GATE_MEMORY: u64 = 64 << 10;
+/// Longest lease-break-time that a program may set, in seconds.
+pub const LEASE_BREAK_TIME_MAX: u8 = 60;
 /// Entries of an io_uring.
 pub const RING_ENTRIES_MAX: u8 = 32;
 
@@ -63,6 +69,8 @@ flags! {
         DSYNC = 32, "DSYNC";
         /// O_SYNC
         SYNC = 64, "SYNC";
+        /// O_NONBLOCK: does not wait for the break of a lease
+        NONBLOCK = 128, "NONBLOCK";
     }
     /// PROT_ bits of mmap(2) and mprotect(2). None set is PROT_NONE, printed `NONE`.
     Prot: u8 {
@@ -106,6 +114,8 @@ flags! {
         ASYNC = 4, "async";
         /// IOSQE_IO_HARDLINK: as link, and the chain survives an error.
         HARDLINK = 8, "hardlink";
+        /// IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED: the buffer lies in the ring's registered one.
+        FIXED = 16, "fixed";
     }
 }
 
@@ -192,6 +202,48 @@ names! {
         NoHugePage = "NOHUGEPAGE";
         /// MADV_REMOVE: punches a hole into the mapped file
         Remove = "REMOVE";
+    }
+    /// What is asked of F_SETLEASE.
+    Lease {
+        /// F_RDLCK
+        Read = "RDLCK";
+        /// F_WRLCK
+        Write = "WRLCK";
+        /// F_UNLCK
+        Unlock = "UNLCK";
+        /// F_LAYOUT (16) of the RFC of June 2019, which no released kernel knows
+        Layout = "LAYOUT";
+    }
+    /// Signal that F_SETSIG asks for.
+    Notice {
+        /// 0: SIGIO without si_fd
+        Default = "DEFAULT";
+        /// SIGIO, with si_fd
+        Io = "SIGIO";
+        /// SIGRTMIN + 1
+        Rt1 = "RT1";
+        /// SIGRTMIN + 2
+        Rt2 = "RT2";
+    }
+    /// Whom F_SETOWN_EX names.
+    OwnerKind {
+        /// F_OWNER_TID: the thread of a lane
+        Tid = "TID";
+        /// F_OWNER_PID: the process of a lane
+        Pid = "PID";
+        /// F_OWNER_PGRP: the process group of a lane
+        Pgrp = "PGRP";
+    }
+    /// How the I/O that a gate holds is settled when it is released.
+    Settle {
+        /// In order, as asked
+        Complete = "COMPLETE";
+        /// With EIO
+        Fail = "EIO";
+        /// The last request first (g1 only)
+        Reverse = "REVERSE";
+        /// Each request in two parts, the second after all first ones (g1 only)
+        Partial = "PARTIAL";
     }
     /// Whence of lseek(2).
     Whence {
@@ -302,6 +354,55 @@ pub enum Call {
     IoUringSetup { slot: RingSlot, entries: u8 },
     /// `wait(t1)`: the conductor waits until that lane has nothing more to do
     Wait { lane: Lane },
+    /// `f0 = open(g0, RDWR|DIRECT)`: the block device of a gate, with O_DIRECT always
+    OpenGate { slot: FileSlot, gate: GateSlot, access: Access, flags: OpenFlags },
+    /// `hold(g0)`: what goes through the gate from now on is accepted and does not complete
+    Hold { gate: GateSlot },
+    /// `release(g0)`, `release(g0, EIO)`: settles what the gate holds, and holds nothing any more
+    Release { gate: GateSlot, settle: Settle },
+    /// `vmsplice(m0+0, p0, 4K)`: references to the pages go into the pipe
+    Vmsplice { map: MapSlot, offset: u64, pipe: PipeSlot, len: u64 },
+    /// `tee(p0, p1, 4K)`: the second pipe gets references to what the first one holds, which stays there
+    Tee { src: PipeSlot, dst: PipeSlot, len: u64 },
+    /// `read(p0, anon, 4K)`: takes bytes out of a pipe
+    ReadPipe { pipe: PipeSlot, buf: Buf, len: u64 },
+    /// `close(p0)`: both ends, in this process
+    ClosePipe { pipe: PipeSlot },
+    /// `process_vm_readv(m0+0, g2, 4K)`: from a mapping of this process into the memory gate's pages. The pages of the mapping are pinned until
+    /// the gate lets go.
+    ProcessVmReadv { map: MapSlot, offset: u64, gate: GateSlot, len: u64 },
+    /// `process_vm_writev(m0+0, g2, 4K)`: from the memory gate's pages, signed for the place in the mapping, into a mapping of this process
+    ProcessVmWritev { map: MapSlot, offset: u64, gate: GateSlot, len: u64 },
+    /// `proc_mem_pread(m0+0, 4K)`: reads a mapping through /proc/self/mem (FOLL_FORCE)
+    ProcMemPread { map: MapSlot, offset: u64, len: u64 },
+    /// `proc_mem_pwrite(m0+0, 4K)`: writes a mapping through /proc/self/mem (FOLL_FORCE)
+    ProcMemPwrite { map: MapSlot, offset: u64, len: u64 },
+    /// `register_buffers(r0, m0+0, 8K)`: IORING_REGISTER_BUFFERS with that one buffer
+    RegisterBuffers { ring: RingSlot, map: MapSlot, offset: u64, len: u64 },
+    /// `unregister_buffers(r0)`: IORING_UNREGISTER_BUFFERS
+    UnregisterBuffers { ring: RingSlot },
+    /// `close(r0)`: ends the ring, and with it what it had registered
+    CloseRing { ring: RingSlot },
+    /// `setlease(f0, RDLCK)`: fcntl(F_SETLEASE)
+    Setlease { file: FileSlot, lease: Lease },
+    /// `getlease(f0)`: fcntl(F_GETLEASE)
+    Getlease { file: FileSlot },
+    /// `setsig(f0, RT1)`: fcntl(F_SETSIG)
+    Setsig { file: FileSlot, notice: Notice },
+    /// `setown_ex(f0, TID, t1)`: fcntl(F_SETOWN_EX)
+    SetownEx { file: FileSlot, kind: OwnerKind, lane: Lane },
+    /// `on_break(UNLCK)`: from now on the signal handler answers each break of a lease in this process by F_SETLEASE with that; `LAYOUT` is never
+    OnBreak { answer: Lease },
+    /// `lease_break_time(2)`: seconds, written to /proc/sys/fs/lease-break-time
+    LeaseBreakTime { seconds: u8 },
+    /// `kill(c0)`: SIGKILL to a child, and waits for its end
+    Kill { lane: Lane },
+    /// `interrupt(t1)`: a signal without SA_RESTART to the thread of a lane
+    Interrupt { lane: Lane },
+    /// `send_fd(f0)`: SCM_RIGHTS into the program's socket pair
+    SendFd { file: FileSlot },
+    /// `f1 = recv_fd()`: takes the oldest descriptor out of the socket pair
+    RecvFd { slot: FileSlot },
 }
 
 /// How a line's call is issued through io_uring instead of as a system call: `(r0, link)`.

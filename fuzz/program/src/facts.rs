@@ -5,8 +5,9 @@
 
 use crate::args::Arg;
 use crate::{
-    Access, Advice, Buf, Call, FallocateMode, FileSlot, Lane, Line, MapFlags, MapSlot, Mount,
-    MsyncFlags, OpenFlags, Path, PipeSlot, Prot, RingSlot, Sharing, SyncFileRangeFlags, Whence,
+    Access, Advice, Buf, Call, FallocateMode, FileSlot, GateSlot, Lane, Lease, Line, MapFlags,
+    MapSlot, Mount, MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Prot, RingSlot,
+    Settle, Sharing, SyncFileRangeFlags, Whence,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -20,6 +21,7 @@ const M0: MapSlot = MapSlot(0);
 const P0: PipeSlot = PipeSlot(0);
 const A: Path = Path { mount: Mount::XfsDax, name: 0 };
 const B: Path = Path { mount: Mount::XfsDax, name: 1 };
+const R0: RingSlot = RingSlot(0);
 const ANON: Buf = Buf::Anon(0);
 
 /// Defines the kinds with their text names, and a plain call of each kind, from which the parser and the generator start.
@@ -34,7 +36,7 @@ macro_rules! kinds {
             /// Every kind, in the order of the variants of [`Call`].
             pub const ALL: &'static [CallKind] = &[$(CallKind::$kind),*];
 
-            /// The name in the text form. Both directions of splice share one.
+            /// The name in the text form. Kinds that share one (splice, open, close) differ by the letter of their first argument.
             pub const fn name(self) -> &'static str {
                 match self { $(CallKind::$kind => $text),* }
             }
@@ -109,8 +111,42 @@ kinds! {
     Fork = "fork", Call::Fork { child: 0 };
     Exit = "exit", Call::Exit;
     DropCaches = "drop_caches", Call::DropCaches;
-    IoUringSetup = "io_uring_setup", Call::IoUringSetup { slot: RingSlot(0), entries: 8 };
+    IoUringSetup = "io_uring_setup", Call::IoUringSetup { slot: R0, entries: 8 };
     Wait = "wait", Call::Wait { lane: Lane::Thread(1) };
+    OpenGate = "open", Call::OpenGate {
+        slot: F0, gate: GateSlot::DM, access: Access::ReadWrite, flags: OpenFlags::DIRECT,
+    };
+    Hold = "hold", Call::Hold { gate: GateSlot::DM };
+    Release = "release", Call::Release { gate: GateSlot::DM, settle: Settle::Complete };
+    Vmsplice = "vmsplice", Call::Vmsplice { map: M0, offset: 0, pipe: P0, len: PAGE };
+    Tee = "tee", Call::Tee { src: P0, dst: PipeSlot(1), len: PAGE };
+    ReadPipe = "read", Call::ReadPipe { pipe: P0, buf: ANON, len: PAGE };
+    ClosePipe = "close", Call::ClosePipe { pipe: P0 };
+    ProcessVmReadv = "process_vm_readv", Call::ProcessVmReadv {
+        map: M0, offset: 0, gate: GateSlot::MEMORY, len: PAGE,
+    };
+    ProcessVmWritev = "process_vm_writev", Call::ProcessVmWritev {
+        map: M0, offset: 0, gate: GateSlot::MEMORY, len: PAGE,
+    };
+    ProcMemPread = "proc_mem_pread", Call::ProcMemPread { map: M0, offset: 0, len: PAGE };
+    ProcMemPwrite = "proc_mem_pwrite", Call::ProcMemPwrite { map: M0, offset: 0, len: PAGE };
+    RegisterBuffers = "register_buffers", Call::RegisterBuffers {
+        ring: R0, map: M0, offset: 0, len: PAGE,
+    };
+    UnregisterBuffers = "unregister_buffers", Call::UnregisterBuffers { ring: R0 };
+    CloseRing = "close", Call::CloseRing { ring: R0 };
+    Setlease = "setlease", Call::Setlease { file: F0, lease: Lease::Read };
+    Getlease = "getlease", Call::Getlease { file: F0 };
+    Setsig = "setsig", Call::Setsig { file: F0, notice: Notice::Rt1 };
+    SetownEx = "setown_ex", Call::SetownEx {
+        file: F0, kind: OwnerKind::Tid, lane: Lane::Thread(0),
+    };
+    OnBreak = "on_break", Call::OnBreak { answer: Lease::Unlock };
+    LeaseBreakTime = "lease_break_time", Call::LeaseBreakTime { seconds: 1 };
+    Kill = "kill", Call::Kill { lane: Lane::Child(0) };
+    Interrupt = "interrupt", Call::Interrupt { lane: Lane::Thread(1) };
+    SendFd = "send_fd", Call::SendFd { file: F0 };
+    RecvFd = "recv_fd", Call::RecvFd { slot: F1 };
 }
 
 /// A slot of any type.
@@ -166,15 +202,30 @@ impl CallKind {
     }
 
     /// Whether the next line may start before this call has returned. `fork`, `exit` and `io_uring_setup` say which lanes and
-    /// rings there are, which later lines must know; a `wait` that nobody waits for says nothing.
+    /// rings there are, which later lines must know; a `wait` that nobody waits for says nothing; and what holds or hits other lanes does so at a
+    /// certain place of the program.
     pub const fn can_detach(self) -> bool {
-        !matches!(self, CallKind::Fork | CallKind::Exit | CallKind::IoUringSetup | CallKind::Wait)
+        !matches!(
+            self,
+            CallKind::Fork
+                | CallKind::Exit
+                | CallKind::IoUringSetup
+                | CallKind::Wait
+                | CallKind::Hold
+                | CallKind::Release
+                | CallKind::OnBreak
+                | CallKind::LeaseBreakTime
+                | CallKind::Kill
+                | CallKind::Interrupt
+        )
     }
 
     /// What the call does to the memory of its buffers, if it takes buffers.
     pub const fn direction(self) -> Option<Direction> {
         match self {
-            CallKind::Pread | CallKind::Preadv | CallKind::Readv => Some(Direction::IntoBuffer),
+            CallKind::Pread | CallKind::Preadv | CallKind::Readv | CallKind::ReadPipe => {
+                Some(Direction::IntoBuffer)
+            }
             CallKind::Pwrite | CallKind::Pwritev | CallKind::Writev => Some(Direction::FromBuffer),
             _ => None,
         }
@@ -190,7 +241,9 @@ impl Call {
     /// The buffers with their lengths, in the order of the text form.
     pub fn buffers(&self) -> impl Iterator<Item = (Buf, u64)> + '_ {
         let one = match self {
-            Call::Pread { buf, len, .. } | Call::Pwrite { buf, len, .. } => Some((*buf, *len)),
+            Call::Pread { buf, len, .. }
+            | Call::Pwrite { buf, len, .. }
+            | Call::ReadPipe { buf, len, .. } => Some((*buf, *len)),
             _ => None,
         };
         let many: &[(Buf, u64)] = match self {
@@ -206,7 +259,10 @@ impl Call {
     /// The slot that the call fills when it succeeds.
     pub fn fills(&self) -> Option<Slot> {
         match self {
-            Call::Open { slot, .. } | Call::Dup { slot, .. } => Some(Slot::File(*slot)),
+            Call::Open { slot, .. }
+            | Call::Dup { slot, .. }
+            | Call::OpenGate { slot, .. }
+            | Call::RecvFd { slot } => Some(Slot::File(*slot)),
             Call::Mmap { slot, .. } => Some(Slot::Map(*slot)),
             Call::Pipe { slot } => Some(Slot::Pipe(*slot)),
             Call::IoUringSetup { slot, .. } => Some(Slot::Ring(*slot)),
@@ -226,6 +282,7 @@ impl Call {
             Arg::File(slot) => slots.push(Slot::File(*slot)),
             Arg::Map(slot) | Arg::MapAt(slot, _) => slots.push(Slot::Map(*slot)),
             Arg::Pipe(slot) => slots.push(Slot::Pipe(*slot)),
+            Arg::Ring(slot) => slots.push(Slot::Ring(*slot)),
             Arg::Buf(buf) => push_buf(&mut slots, buf),
             Arg::Iov(iov) => iov.iter().for_each(|(buf, _)| push_buf(&mut slots, buf)),
             _ => {}

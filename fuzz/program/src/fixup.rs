@@ -5,10 +5,10 @@
 
 use crate::args::Arg;
 use crate::{
-    Buf, CHILDREN_MAX, Call, DELAY_US_MAX, FILE_MAX, FILES_MAX, FileSlot, IO_MAX, IOV_MAX,
-    LINES_MAX, Lane, Line, MAPS_MAX, MapFlags, MapSlot, MsyncFlags, NAMES_MAX, OpenFlags, PAGE,
-    PIPES_MAX, PipeSlot, Program, Prot, RING_ENTRIES_MAX, RINGS_MAX, RingSlot, SqeFlags,
-    SyncFileRangeFlags, THREADS_MAX,
+    Buf, CHILDREN_MAX, Call, DELAY_US_MAX, FILE_MAX, FILES_MAX, FileSlot, GATE_MEMORY, GateSlot,
+    IO_MAX, IOV_MAX, LEASE_BREAK_TIME_MAX, LINES_MAX, Lane, Line, MAPS_MAX, MapFlags, MapSlot,
+    MsyncFlags, NAMES_MAX, OpenFlags, PAGE, PIPES_MAX, PipeSlot, Program, Prot, RING_ENTRIES_MAX,
+    RINGS_MAX, RingSlot, Settle, SqeFlags, SyncFileRangeFlags, THREADS_MAX,
 };
 
 /// Where the range of an fallocate ends at the latest, in bytes: where the longest write at the last offset ends as well, so that
@@ -54,7 +54,36 @@ pub(crate) fn bound_line(line: &mut Line) {
     match &mut line.call {
         Call::Mmap { offset, len, .. } => *len = (*len).min(FILE_MAX - *offset),
         Call::Fallocate { offset, len, .. } => *len = (*len).min(END_MAX - *offset),
+        // A gate's device is for direct I/O: pages of its own cache would hide the device from the program.
+        Call::OpenGate { flags, .. } => *flags = OpenFlags::DIRECT,
+        Call::ProcessVmReadv { len, .. } | Call::ProcessVmWritev { len, .. } => {
+            *len = (*len).min(GATE_MEMORY);
+        }
+        // The others leave the order to the device, or to memory.
+        Call::Release { gate, settle } if *gate != GateSlot::UBLK => {
+            if matches!(settle, Settle::Reverse | Settle::Partial) || *gate == GateSlot::MEMORY {
+                *settle = Settle::Complete;
+            }
+        }
+        Call::Kill { lane } => {
+            let (Lane::Thread(n) | Lane::Child(n)) = *lane;
+            *lane = Lane::Child(n % CHILDREN_MAX);
+        }
         _ => {}
+    }
+    bound_fixed(line);
+}
+
+/// READ_FIXED and WRITE_FIXED take one buffer, which is a part of a mapping that can be registered.
+fn bound_fixed(line: &mut Line) {
+    let has_form = matches!(
+        line.call,
+        Call::Pread { buf: Buf::Map(..), .. } | Call::Pwrite { buf: Buf::Map(..), .. }
+    );
+    if let Some(via) = &mut line.via
+        && !has_form
+    {
+        via.flags = via.flags.without(SqeFlags::FIXED);
     }
 }
 
@@ -74,7 +103,11 @@ fn bound_arg(arg: Arg<'_>) {
             *offset %= IO_MAX + 1;
         }
         Arg::NewPipe(PipeSlot(n)) | Arg::Pipe(PipeSlot(n)) => *n %= PIPES_MAX,
-        Arg::NewRing(RingSlot(n)) => *n %= RINGS_MAX,
+        Arg::NewRing(RingSlot(n)) | Arg::Ring(RingSlot(n)) => *n %= RINGS_MAX,
+        Arg::Gate(GateSlot(n)) => *n %= GateSlot::MAX,
+        Arg::DeviceGate(GateSlot(n)) => *n %= GateSlot::MEMORY.0,
+        Arg::MemoryGate(gate) => *gate = GateSlot::MEMORY,
+        Arg::Seconds(n) => *n %= LEASE_BREAK_TIME_MAX + 1,
         Arg::NewChild(n) => *n %= CHILDREN_MAX,
         Arg::Path(path) => path.name %= NAMES_MAX,
         Arg::Offset(n) | Arg::Size(n) | Arg::RangeLen(n) => *n %= FILE_MAX + 1,
@@ -101,7 +134,13 @@ fn bound_arg(arg: Arg<'_>) {
         Arg::SyncFileRange(flags) => flags.0 &= SyncFileRangeFlags::ALL.0,
         Arg::Entries(n) => *n = (n.wrapping_sub(1)) % RING_ENTRIES_MAX + 1,
         Arg::Lane(lane) => *lane = bound_lane(*lane),
-        Arg::Mode(_) | Arg::Advice(_) | Arg::Whence(_) => {}
+        Arg::Mode(_)
+        | Arg::Advice(_)
+        | Arg::Whence(_)
+        | Arg::Lease(_)
+        | Arg::Notice(_)
+        | Arg::Owner(_)
+        | Arg::Settle(_) => {}
     }
 }
 
@@ -142,6 +181,19 @@ fn fix_lanes(lines: &mut Vec<Line>) {
             (Call::Exit, Lane::Thread(_)) => false,
             (Call::Wait { lane: Lane::Child(child) }, _) if !forked[usize::from(*child)] => false,
             (Call::Wait { lane }, own) => *lane != own,
+            (Call::Kill { lane: Lane::Child(child) }, own) => {
+                let was_alive = std::mem::take(&mut alive[usize::from(*child)]);
+                was_alive && own != Lane::Child(*child)
+            }
+            (Call::Interrupt { lane }, own) => *lane != own && matches!(lane, Lane::Thread(_)),
+            (Call::SetownEx { lane, .. }, _) => {
+                if let Lane::Child(child) = *lane
+                    && !forked[usize::from(child)]
+                {
+                    *lane = Lane::Thread(child % THREADS_MAX);
+                }
+                true
+            }
             _ => true,
         }
     });
@@ -190,10 +242,14 @@ fn fix_slots(lines: &mut [Line]) {
             Arg::Pipe(slot) => {
                 redirect(&mut slot.0, space.pipes.into_iter());
             }
+            Arg::Ring(slot) => {
+                redirect(&mut slot.0, space.rings.into_iter());
+            }
             Arg::Buf(buf) => redirect_buf(buf, space),
             Arg::Iov(iov) => iov.iter_mut().for_each(|(buf, _)| redirect_buf(buf, space)),
             _ => {}
         });
+        bound_fixed(line);
         fit_ranges(&mut line.call, space);
         if let Some(via) = &mut line.via
             && !redirect(&mut via.ring.0, space.rings.into_iter())
@@ -201,9 +257,10 @@ fn fix_slots(lines: &mut [Line]) {
             line.via = None;
         }
         match &line.call {
-            Call::Open { slot, .. } | Call::Dup { slot, .. } => {
-                space.files[usize::from(slot.0)] = true
-            }
+            Call::Open { slot, .. }
+            | Call::Dup { slot, .. }
+            | Call::OpenGate { slot, .. }
+            | Call::RecvFd { slot } => space.files[usize::from(slot.0)] = true,
             Call::Mmap { slot, len, .. } => space.maps[usize::from(slot.0)] = Some(*len),
             Call::Mremap { map, len } => {
                 // Of a slot that was never filled it makes nothing.
@@ -243,9 +300,16 @@ fn fit_ranges(call: &mut Call, space: &Space) {
         Call::Load { map, offset, len }
         | Call::Store { map, offset, len }
         | Call::Msync { map, offset, len, .. }
-        | Call::Madvise { map, offset, len, .. } => fit(*map, offset, len),
+        | Call::Madvise { map, offset, len, .. }
+        | Call::Vmsplice { map, offset, len, .. }
+        | Call::ProcessVmReadv { map, offset, len, .. }
+        | Call::ProcessVmWritev { map, offset, len, .. }
+        | Call::ProcMemPread { map, offset, len }
+        | Call::ProcMemPwrite { map, offset, len }
+        | Call::RegisterBuffers { map, offset, len, .. } => fit(*map, offset, len),
         Call::Pread { buf: Buf::Map(map, offset), len, .. }
-        | Call::Pwrite { buf: Buf::Map(map, offset), len, .. } => fit(*map, offset, len),
+        | Call::Pwrite { buf: Buf::Map(map, offset), len, .. }
+        | Call::ReadPipe { buf: Buf::Map(map, offset), len, .. } => fit(*map, offset, len),
         Call::Preadv { iov, .. }
         | Call::Pwritev { iov, .. }
         | Call::Readv { iov, .. }

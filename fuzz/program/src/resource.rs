@@ -18,6 +18,8 @@ pub const MAPS_MAX: u8 = 8;
 pub const PIPES_MAX: u8 = 4;
 /// io_uring slots, `r0` and `r1`.
 pub const RINGS_MAX: u8 = 2;
+/// Gates, `g0` to `g2`; see [`GateSlot`].
+pub const GATES_MAX: u8 = 3;
 /// File names per mount, `a` to `d`.
 pub const NAMES_MAX: u8 = 4;
 
@@ -58,6 +60,23 @@ slots! {
     PipeSlot, 'p', PIPES_MAX;
     /// An io_uring, `r0` and `r1`.
     RingSlot, 'r', RINGS_MAX;
+    /// A gate: whatever goes through it is held while the gate is, and goes on when it is released. `g0` is a block device that is suspended by
+    /// the device mapper, `g1` a block device served by the agent (ublk), `g2` memory whose page faults the agent answers (userfaultfd).
+    GateSlot, 'g', GATES_MAX;
+}
+
+impl GateSlot {
+    /// The block device suspended by the device mapper.
+    pub const DM: GateSlot = GateSlot(0);
+    /// The block device served by the agent through ublk.
+    pub const UBLK: GateSlot = GateSlot(1);
+    /// The memory behind a userfaultfd.
+    pub const MEMORY: GateSlot = GateSlot(2);
+
+    /// Whether it can be opened as a block device.
+    pub const fn is_device(self) -> bool {
+        self.0 < GateSlot::MEMORY.0
+    }
 }
 
 impl fmt::Display for Lane {

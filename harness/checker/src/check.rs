@@ -38,7 +38,11 @@ pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
                 last = *seq;
                 returned(&mut world, policy, call.0, &mut findings);
             }
-            Event::Blocked { .. } | Event::Skipped { .. } => {}
+            Event::Blocked { .. }
+            | Event::Skipped { .. }
+            | Event::Signal { .. }
+            | Event::GatesReleased { .. }
+            | Event::Pins { .. } => {}
             Event::End { stuck, helped, .. } => {
                 oracle::liveness::end(&world, stuck, helped, &mut findings);
             }

@@ -1,7 +1,7 @@
 //! What a target observed: the events of one run of one program.
 
 use crate::bytes::Bytes;
-use program::{CallId, Mount, Path, Program};
+use program::{CallId, Lane, Lease, Mount, Path, Program};
 use serde::{Deserialize, Serialize};
 
 /// A raw Linux error number. An errno is an observation, never an `Err`; one that we have not heard of is still a value.
@@ -154,7 +154,8 @@ pub enum Event {
         /// What it reported beside.
         payload: Payload,
     },
-    /// A line without `&` has not returned, and its thread stood still over several looks.
+    /// The call has not returned, and its thread stood still over several looks (a request of a ring: it is with the kernel, and whoever works for the
+    /// ring stands still). Lines with `&` are looked at by a `wait` for their lane and at the end of the program.
     Blocked {
         /// Order.
         seq: u64,
@@ -176,8 +177,41 @@ pub enum Event {
         /// Why.
         reason: SkipReason,
     },
+    /// A signal was handled: one that tells of the break of a lease (SIGIO or a real-time signal). Its place in the order is that of the handler's start.
+    Signal {
+        /// Order.
+        seq: u64,
+        /// As above.
+        time_ns: u64,
+        /// The lane whose thread ran the handler; none if it was a thread of the agent's own.
+        lane: Option<Lane>,
+        /// Signal number.
+        signo: i32,
+        /// si_code.
+        code: i32,
+        /// si_fd.
+        fd: i32,
+        /// si_band.
+        band: i64,
+        /// What the handler did about it (`on_break`) and what fcntl returned.
+        answer: Option<(Lease, CallResult)>,
+    },
+    /// All lines were given out, and what still waits was seen to wait: from here on every gate is released, as by `release`.
+    GatesReleased {
+        /// Order.
+        seq: u64,
+    },
+    /// Pages that the kernel counts as pinned (nr_foll_pin_acquired - nr_foll_pin_released of /proc/vmstat after stat_refresh) before the first line and, when
+    /// all lanes were idle, rings and pipes closed and the counters given time to settle, after the last one.
+    Pins {
+        /// Before.
+        before: i64,
+        /// After.
+        after: i64,
+    },
     /// The program is over for the agent: from here on only read-back follows. Before this event, calls that were still blocked were
-    /// helped to end: pipes drained and closed, then their threads interrupted by a signal (EINTR), then the process killed.
+    /// helped to end: gates released, children killed, pipes drained and closed, then their threads interrupted by a signal (EINTR), then the
+    /// process killed.
     End {
         /// Order.
         seq: u64,
@@ -241,6 +275,8 @@ impl Event {
             | Event::Return { seq, .. }
             | Event::Blocked { seq, .. }
             | Event::Skipped { seq, .. }
+            | Event::Signal { seq, .. }
+            | Event::GatesReleased { seq }
             | Event::End { seq, .. } => Some(*seq),
             _ => None,
         }

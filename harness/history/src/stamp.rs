@@ -17,12 +17,17 @@ pub const RUN_MAX: u32 = (1 << RUN_BITS) - 1;
 /// The call number that marks poison: what the agent lays into a read buffer before the read.
 pub const CALL_POISON: u16 = (1 << CALL_BITS) - 1;
 
+/// The call number that marks what lies on the block device of the gate `n` (0 or 1) when a program begins: at each place, the device's own offset.
+pub const fn call_gate(n: u8) -> u16 {
+    CALL_POISON - 1 - n as u16
+}
+
 /// Who wrote a byte and which offset it was meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     /// The run.
     pub run: u32,
-    /// The line index, or `CALL_POISON`.
+    /// The line index, `CALL_POISON` or `call_gate`.
     pub call: u16,
     /// The offset of the word, in bytes, a multiple of 8.
     pub offset: u64,

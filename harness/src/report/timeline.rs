@@ -178,6 +178,22 @@ impl<'a> View<'a> {
                 let text = format!("{} was left out: {}", self.call(*call), skipped(*reason));
                 self.head("", *call, '-', &text);
             }
+            Event::Signal { time_ns, lane, signo, code, fd, answer, .. } => {
+                let whom = lane.map_or_else(|| "the agent".to_owned(), |lane| lane.to_string());
+                let mut text = format!(
+                    "{} {whom} got signal {signo} (si_code {code}, si_fd {fd})",
+                    time(*time_ns)
+                );
+                if let Some((lease, result)) = answer {
+                    let result = outcome(*result, &Payload::None);
+                    text += &format!(" and answered F_SETLEASE {} = {result}", lease.name());
+                }
+                self.plain(&text);
+            }
+            Event::GatesReleased { .. } => self.plain("the agent released all gates"),
+            Event::Pins { before, after } => {
+                self.plain(&format!("pinned pages: {before} before, {after} after"));
+            }
             Event::End { stuck, helped, .. } => {
                 self.plain("the program is over");
                 if !helped.is_empty() {

@@ -144,7 +144,7 @@ impl Writer<'_, '_> {
             K::Statx => Call::Statx { file: self.file(lane, Use::Any).0 },
             K::Fiemap => Call::Fiemap { file: self.file(lane, Use::Any).0 },
             // The structure of the program places these; a plain one is as good as any.
-            K::Fork | K::Exit | K::DropCaches | K::IoUringSetup | K::Wait => kind.template(),
+            _ => kind.template(),
         }
     }
 

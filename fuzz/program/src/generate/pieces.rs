@@ -6,8 +6,8 @@
 use super::Dice;
 use crate::args::Arg;
 use crate::{
-    Buf, Call, CallKind, FILE_MAX, FileSlot, IO_MAX, Lane, Line, MapFlags, MapSlot, Mount,
-    MsyncFlags, OpenFlags, PAGE, Path, PipeSlot, Program, Prot, RingSlot, SqeFlags,
+    Buf, Call, CallKind, FILE_MAX, FileSlot, GateSlot, IO_MAX, Lane, Line, MapFlags, MapSlot,
+    Mount, MsyncFlags, OpenFlags, PAGE, Path, PipeSlot, Program, Prot, RingSlot, SqeFlags,
     SyncFileRangeFlags, Via,
 };
 use arbitrary::{Arbitrary, Result, Unstructured};
@@ -103,7 +103,10 @@ fn fill(u: &mut Unstructured<'_>, arg: Arg<'_>) -> Result<()> {
         Arg::NewFile(FileSlot(n)) | Arg::File(FileSlot(n)) => *n = index(u)?,
         Arg::NewMap(MapSlot(n)) | Arg::Map(MapSlot(n)) => *n = index(u)?,
         Arg::NewPipe(PipeSlot(n)) | Arg::Pipe(PipeSlot(n)) => *n = index(u)?,
-        Arg::NewRing(RingSlot(n)) => *n = index(u)?,
+        Arg::NewRing(RingSlot(n)) | Arg::Ring(RingSlot(n)) => *n = index(u)?,
+        Arg::Gate(GateSlot(n)) | Arg::DeviceGate(GateSlot(n)) | Arg::MemoryGate(GateSlot(n)) => {
+            *n = index(u)?;
+        }
         Arg::NewChild(n) => *n = index(u)?,
         Arg::MapAt(MapSlot(n), offset) => (*n, *offset) = (index(u)?, number(u)?),
         Arg::Path(path) => *path = Path::arbitrary(u)?,
@@ -136,6 +139,11 @@ fn fill(u: &mut Unstructured<'_>, arg: Arg<'_>) -> Result<()> {
         Arg::Whence(whence) => *whence = u.choose(crate::Whence::NAMES)?.1,
         Arg::Entries(n) => *n = u.arbitrary()?,
         Arg::Lane(lane) => *lane = Lane::arbitrary(u)?,
+        Arg::Lease(lease) => *lease = u.choose(crate::Lease::NAMES)?.1,
+        Arg::Notice(notice) => *notice = u.choose(crate::Notice::NAMES)?.1,
+        Arg::Owner(kind) => *kind = u.choose(crate::OwnerKind::NAMES)?.1,
+        Arg::Settle(settle) => *settle = u.choose(crate::Settle::NAMES)?.1,
+        Arg::Seconds(n) => *n = u.arbitrary()?,
     }
     Ok(())
 }
@@ -146,7 +154,12 @@ pub(crate) fn change(arg: Arg<'_>, dice: &mut Dice<'_, '_>) {
         Arg::NewFile(FileSlot(n)) | Arg::File(FileSlot(n)) => *n = dice.below(4) as u8,
         Arg::NewMap(MapSlot(n)) | Arg::Map(MapSlot(n)) => *n = dice.below(4) as u8,
         Arg::NewPipe(PipeSlot(n)) | Arg::Pipe(PipeSlot(n)) => *n = dice.below(2) as u8,
-        Arg::NewRing(RingSlot(n)) | Arg::NewChild(n) => *n = dice.below(2) as u8,
+        Arg::NewRing(RingSlot(n)) | Arg::Ring(RingSlot(n)) | Arg::NewChild(n) => {
+            *n = dice.below(2) as u8;
+        }
+        Arg::Gate(GateSlot(n)) | Arg::DeviceGate(GateSlot(n)) | Arg::MemoryGate(GateSlot(n)) => {
+            *n = dice.below(3) as u8;
+        }
         Arg::MapAt(MapSlot(n), offset) => {
             if dice.chance(30) {
                 *n = dice.below(4) as u8;
@@ -198,7 +211,13 @@ pub(crate) fn change(arg: Arg<'_>, dice: &mut Dice<'_, '_>) {
         Arg::Advice(advice) => *advice = dice.pick(crate::Advice::NAMES).1,
         Arg::Whence(whence) => *whence = dice.pick(crate::Whence::NAMES).1,
         Arg::Entries(n) => *n = dice.between(1, 32) as u8,
-        Arg::Lane(lane) => *lane = Lane::Thread(dice.below(4) as u8),
+        Arg::Lane(lane @ Lane::Thread(_)) => *lane = Lane::Thread(dice.below(4) as u8),
+        Arg::Lane(lane) => *lane = Lane::Child(dice.below(2) as u8),
+        Arg::Lease(lease) => *lease = dice.pick(crate::Lease::NAMES).1,
+        Arg::Notice(notice) => *notice = dice.pick(crate::Notice::NAMES).1,
+        Arg::Owner(kind) => *kind = dice.pick(crate::OwnerKind::NAMES).1,
+        Arg::Settle(settle) => *settle = dice.pick(crate::Settle::NAMES).1,
+        Arg::Seconds(n) => *n = dice.pick(&[0, 1, 2, 45]),
     }
 }
 

@@ -56,6 +56,30 @@ fn base_weight(kind: CallKind) -> u32 {
         | K::Dup => 2,
         K::Syncfs | K::Statx | K::Fiemap => 1,
         K::Pipe | K::Fork | K::Exit | K::IoUringSetup | K::Wait => 0,
+        K::OpenGate
+        | K::Hold
+        | K::Release
+        | K::Vmsplice
+        | K::Tee
+        | K::ReadPipe
+        | K::ClosePipe
+        | K::ProcessVmReadv
+        | K::ProcessVmWritev
+        | K::ProcMemPread
+        | K::ProcMemPwrite
+        | K::RegisterBuffers
+        | K::UnregisterBuffers
+        | K::CloseRing
+        | K::Setlease
+        | K::Getlease
+        | K::Setsig
+        | K::SetownEx
+        | K::OnBreak
+        | K::LeaseBreakTime
+        | K::Kill
+        | K::Interrupt
+        | K::SendFd
+        | K::RecvFd => 0,
     }
 }
 

@@ -69,13 +69,23 @@ fn calls_are_spelled_out() {
 
 #[test]
 fn flags_are_known_and_stand_once() {
-    assert_snapshot!(error_of("t0: f0 = open(\"a\", RDWR|CREAT|CREAT)"), @r#"line 3, column 31: expected EXCL, TRUNC, APPEND, DIRECT, DSYNC or SYNC, found "CREAT""#);
+    assert_snapshot!(error_of("t0: f0 = open(\"a\", RDWR|CREAT|CREAT)"), @r#"line 3, column 31: expected EXCL, TRUNC, APPEND, DIRECT, DSYNC, SYNC or NONBLOCK, found "CREAT""#);
     assert_snapshot!(error_of("t0: f0 = open(\"a\", O_RDWR)"), @r#"line 3, column 20: expected RDONLY, WRONLY or RDWR, found "O_RDWR""#);
     assert_snapshot!(error_of("t0: fallocate(f0, PUNCH, 0, 4K)"), @r#"line 3, column 19: expected 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, ZERO_RANGE|KEEP_SIZE, COLLAPSE_RANGE, INSERT_RANGE, UNSHARE_RANGE or PUNCH_HOLE_BARE, found "PUNCH""#);
     assert_snapshot!(error_of("t0: mprotect(m0, WR)"), @r#"line 3, column 18: expected NONE, R, W or RW, found "WR""#);
     assert_snapshot!(error_of("t0: msync(m0+0, 4K, SYNC|SYNC)"), @r#"line 3, column 26: expected another flag, found "SYNC""#);
     assert_snapshot!(error_of("t0: fsync(f0) (link)"), @r#"line 3, column 16: expected a ring slot (r0 to r1) or `delay`, found "link""#);
-    assert_snapshot!(error_of("t0: fsync(f0) (r0, link, link)"), @r#"line 3, column 26: expected drain, async, hardlink or `delay`, found "link""#);
+    assert_snapshot!(error_of("t0: fsync(f0) (r0, link, link)"), @r#"line 3, column 26: expected drain, async, hardlink, fixed or `delay`, found "link""#);
+}
+
+#[test]
+fn gates_and_leases_have_their_words() {
+    assert_snapshot!(error_of("t0: f0 = open(g2, RDWR)"), @r#"line 3, column 15: expected a block device's gate (g0 to g1), found "g2""#);
+    assert_snapshot!(error_of("t0: process_vm_readv(m0+0, g0, 4K)"), @r#"line 3, column 28: expected g2, found "g0""#);
+    assert_snapshot!(error_of("t0: release(g0, NOW)"), @r#"line 3, column 17: expected COMPLETE, EIO, REVERSE or PARTIAL, found "NOW""#);
+    assert_snapshot!(error_of("t0: setlease(f0, EXCL)"), @r#"line 3, column 18: expected RDLCK, WRLCK, UNLCK or LAYOUT, found "EXCL""#);
+    assert_snapshot!(error_of("t0: lease_break_time(61)"), @r#"line 3, column 22: expected seconds (0 to 60), found "61""#);
+    assert_snapshot!(error_of("t0: release(g0,)"), @r#"line 3, column 16: expected COMPLETE, EIO, REVERSE or PARTIAL, found ")""#);
 }
 
 #[test]

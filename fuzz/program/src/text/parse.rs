@@ -9,10 +9,10 @@ use super::cursor::{Cursor, decimal, one_of};
 use crate::args::Arg;
 use crate::facts::PAGE;
 use crate::{
-    Access, Advice, Buf, Call, CallKind, DELAY_US_MAX, FILE_MAX, FallocateMode, FileSlot, IO_MAX,
-    IOV_MAX, LINES_MAX, Lane, Line, MapFlags, MapSlot, Mount, MsyncFlags, NAMES_MAX, OpenFlags,
-    Path, PipeSlot, Program, Prot, RING_ENTRIES_MAX, RingSlot, Sharing, SqeFlags,
-    SyncFileRangeFlags, Via, Whence,
+    Access, Advice, Buf, Call, CallKind, DELAY_US_MAX, FILE_MAX, FallocateMode, FileSlot, GateSlot,
+    IO_MAX, IOV_MAX, LEASE_BREAK_TIME_MAX, LINES_MAX, Lane, Lease, Line, MapFlags, MapSlot, Mount,
+    MsyncFlags, NAMES_MAX, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Program, Prot,
+    RING_ENTRIES_MAX, RingSlot, Settle, Sharing, SqeFlags, SyncFileRangeFlags, Via, Whence,
 };
 use std::fmt;
 
@@ -166,10 +166,14 @@ fn parse_call(cursor: &mut Cursor, home: Mount) -> Result<Call, ParseError> {
         .find(|kind| kind.name() == name)
         .ok_or_else(|| cursor.error_at(name_at, "a call (such as pwrite)".to_owned()))?;
     cursor.symbol('(')?;
-    // The two directions of splice share their name: the first argument tells which it is.
-    if kind == CallKind::SpliceToPipe && cursor.peek() == Some(PipeSlot::LETTER) {
-        kind = CallKind::SpliceFromPipe;
-    }
+    // Some kinds share their name: the letter of the first argument tells which it is.
+    kind = match (kind, cursor.peek()) {
+        (CallKind::SpliceToPipe, Some(PipeSlot::LETTER)) => CallKind::SpliceFromPipe,
+        (CallKind::Close, Some(PipeSlot::LETTER)) => CallKind::ClosePipe,
+        (CallKind::Close, Some(RingSlot::LETTER)) => CallKind::CloseRing,
+        (CallKind::Open, Some(GateSlot::LETTER)) => CallKind::OpenGate,
+        (kind, _) => kind,
+    };
     let mut call = kind.template();
     let mut result = Ok(());
     let mut fills = false;
@@ -198,6 +202,10 @@ fn parse_call(cursor: &mut Cursor, home: Mount) -> Result<Call, ParseError> {
                         Err(cursor.error_at(name_at, format!("a slot and `=` before `{name}`")))
                     }
                 }
+            }
+            Arg::Settle(settle) if cursor.peek() == Some(')') => {
+                *settle = Settle::Complete;
+                Ok(())
             }
             arg => {
                 let comma = if first { Ok(()) } else { cursor.symbol(',') };
@@ -241,6 +249,14 @@ fn parse_arg(cursor: &mut Cursor, arg: Arg<'_>, home: Mount) -> Result<(), Parse
         Arg::File(slot) => slot.0 = cursor.slot("a file slot", FileSlot::LETTER, FileSlot::MAX)?,
         Arg::Map(slot) => slot.0 = cursor.slot("a mapping slot", MapSlot::LETTER, MapSlot::MAX)?,
         Arg::Pipe(slot) => slot.0 = cursor.slot("a pipe slot", PipeSlot::LETTER, PipeSlot::MAX)?,
+        Arg::Ring(slot) => slot.0 = cursor.slot("a ring slot", RingSlot::LETTER, RingSlot::MAX)?,
+        Arg::Gate(gate) => gate.0 = cursor.slot("a gate", GateSlot::LETTER, GateSlot::MAX)?,
+        Arg::DeviceGate(gate) => {
+            gate.0 = cursor.slot("a block device's gate", GateSlot::LETTER, GateSlot::MEMORY.0)?;
+        }
+        Arg::MemoryGate(gate) => {
+            *gate = cursor.name(&[("g2", GateSlot::MEMORY)])?;
+        }
         Arg::MapAt(slot, offset) => {
             slot.0 = cursor.slot("a mapping slot", MapSlot::LETTER, MapSlot::MAX)?;
             cursor.symbol('+')?;
@@ -316,6 +332,20 @@ fn parse_arg(cursor: &mut Cursor, arg: Arg<'_>, home: Mount) -> Result<(), Parse
                 })?;
         }
         Arg::Lane(lane) => *lane = parse_lane(cursor)?,
+        Arg::Lease(lease) => *lease = cursor.name(Lease::NAMES)?,
+        Arg::Notice(notice) => *notice = cursor.name(Notice::NAMES)?,
+        Arg::Owner(kind) => *kind = cursor.name(OwnerKind::NAMES)?,
+        Arg::Settle(settle) => *settle = cursor.name(Settle::NAMES)?,
+        Arg::Seconds(n) => {
+            let at = cursor.here();
+            let word = cursor.word();
+            *n = decimal(&word)
+                .and_then(|n| u8::try_from(n).ok())
+                .filter(|n| *n <= LEASE_BREAK_TIME_MAX)
+                .ok_or_else(|| {
+                    cursor.error_at(at, format!("seconds (0 to {LEASE_BREAK_TIME_MAX})"))
+                })?;
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 use super::VERSION;
 use crate::args::Arg;
-use crate::{Buf, Call, Line, Mount, Path, Program, Prot, Sharing};
+use crate::{Buf, Call, Line, Mount, Path, Program, Prot, Settle, Sharing};
 use std::fmt;
 
 /// A size, offset or length as the text form writes it: `4K` and `1M` where they are exact, plain bytes otherwise.
@@ -84,6 +84,10 @@ impl fmt::Display for AtHome<'_, Call> {
             Arg::Map(slot) => words.push(slot.to_string()),
             Arg::MapAt(slot, offset) => words.push(Buf::Map(*slot, *offset).to_string()),
             Arg::Pipe(slot) => words.push(slot.to_string()),
+            Arg::Ring(slot) => words.push(slot.to_string()),
+            Arg::DeviceGate(gate) | Arg::MemoryGate(gate) | Arg::Gate(gate) => {
+                words.push(gate.to_string());
+            }
             Arg::Path(path) => words.push(AtHome(&*path, home).to_string()),
             Arg::Offset(n)
             | Arg::MapOffset(n)
@@ -125,6 +129,12 @@ impl fmt::Display for AtHome<'_, Call> {
             Arg::Whence(whence) => words.push(whence.name().to_owned()),
             Arg::Entries(n) => words.push(n.to_string()),
             Arg::Lane(lane) => words.push(lane.to_string()),
+            Arg::Lease(lease) => words.push(lease.name().to_owned()),
+            Arg::Notice(notice) => words.push(notice.name().to_owned()),
+            Arg::Owner(kind) => words.push(kind.name().to_owned()),
+            Arg::Settle(Settle::Complete) => {}
+            Arg::Settle(settle) => words.push(settle.name().to_owned()),
+            Arg::Seconds(n) => words.push(n.to_string()),
         });
         if let Some(slot) = filled {
             write!(f, "{slot} = ")?;

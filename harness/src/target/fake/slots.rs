@@ -79,6 +79,7 @@ pub(super) fn used(call: &Call) -> Vec<Used> {
             slots.push(Used::Pipe(*pipe));
             file(&mut slots, f);
         }
+        _ => {}
     }
     slots
 }

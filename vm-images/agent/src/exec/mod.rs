@@ -511,7 +511,7 @@ impl Exec<'_> {
                 self.returned(self.moment(), result, || Payload::None)
             }
             // The conductor's own.
-            Call::Wait { .. } => Err(SkipReason::Unsupported),
+            _ => Err(SkipReason::Unsupported),
         }
     }
 
