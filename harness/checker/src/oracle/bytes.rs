@@ -72,7 +72,7 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
 fn is_direct(world: &World, call: u16) -> bool {
     world.open_in(call, 0).is_some_and(|o| {
         world.opens[o].flags.has(program::OpenFlags::DIRECT)
-            && !world.files[world.opens[o].file].id.mount.is_dax()
+            && !world.files[world.opens[o].file].is_dax()
     })
 }
 
@@ -159,14 +159,19 @@ pub fn report(
         kind,
         oracle,
         call: call.map(program::CallId),
-        path: owner.map(|f| world.files[f].path),
-        mount: owner.map(|f| world.files[f].id.mount),
+        path: owner.filter(|f| world.files[*f].gate.is_none()).map(|f| world.files[f].path),
+        mount: owner.and_then(|f| world.files[f].mount()),
         sentence,
     });
 }
 
 fn describe(world: &World, seen: &Run) -> String {
+    let gate = |call: u16| (0..2).find(|n| stamp::call_gate(*n) == call);
     match seen {
+        Run::Signed { run, call, offset, .. } if *run == world.run && gate(*call).is_some() => {
+            let gate = gate(*call).unwrap_or_default();
+            format!("what lay on the device of g{gate} at {offset:#x} when the program began")
+        }
         Run::Zero { .. } => "zeros".to_owned(),
         Run::Signed { run, call, offset, .. }
             if *run == world.run && *call == stamp::CALL_POISON =>

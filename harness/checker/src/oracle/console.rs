@@ -20,7 +20,7 @@ pub fn splat(world: &World, splat: &Splat, findings: &mut Findings) {
     }
     let reflink = ["dax_insert_entry", "dax_disassociate_entry", "insert_pfn"];
     // The page may have been left in that state by an earlier run of the guest.
-    let xfs_dax = world.files.iter().any(|f| f.id.mount == program::Mount::XfsDax);
+    let xfs_dax = world.files.iter().any(|f| f.on(program::Mount::XfsDax));
     let known = xfs_dax && world.policy.knows(crate::Known::XfsDaxReflinkFault);
     if known && reflink.iter().any(|f| splat.title.contains(f)) {
         return;

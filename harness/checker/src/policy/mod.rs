@@ -1,7 +1,11 @@
 //! What a kernel is expected to do where kernels differ: data, not code paths.
 
+mod layout;
 mod regime;
 
+pub use layout::{
+    BREAKS, Breaks, Change, LayoutRow, Meets, Pin, PinRow, Reach, Tables, Term, When, breaks,
+};
 pub use regime::Regime;
 
 /// Something that kernels are known to do wrong, kept under `reports/findings` by its slug. A policy that lists it takes the wrong effect as
@@ -101,6 +105,8 @@ pub struct Policy {
     pub map_sync: bool,
     /// How a change of layout meets a held page of a DAX file.
     pub regime: Regime,
+    /// What that means, case by case.
+    pub tables: Tables,
     /// What these kernels are known to do wrong.
     pub known: &'static [Known],
 }
@@ -108,10 +114,15 @@ pub struct Policy {
 impl Policy {
     /// The policy for a kernel by its `uname -r`.
     pub fn for_release(release: &str) -> Policy {
-        let mainline =
-            |name, known| Policy { name, map_sync: true, regime: Regime::Mainline, known };
+        let mainline = |name, known| Policy {
+            name,
+            map_sync: true,
+            regime: Regime::Mainline,
+            tables: Tables::of(Regime::Mainline),
+            known,
+        };
         if release.starts_with("6.1.") {
-            mainline("mainline-6.1", KNOWN_6_1)
+            Policy { tables: Tables::V6_1, ..mainline("mainline-6.1", KNOWN_6_1) }
         } else if release.starts_with("6.12.") {
             mainline("mainline-6.12", KNOWN_6_12)
         } else {
@@ -126,7 +137,8 @@ impl Policy {
             "mainline-6.12" => Some(Policy::for_release("6.12.0")),
             _ => {
                 let (name, regime) = Regime::NAMES.iter().find(|(n, _)| *n == name)?;
-                Some(Policy { name, map_sync: true, regime: *regime, known: &[] })
+                let (regime, tables) = (*regime, Tables::of(*regime));
+                Some(Policy { name, map_sync: true, regime, tables, known: &[] })
             }
         }
     }

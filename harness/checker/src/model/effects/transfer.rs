@@ -12,13 +12,17 @@ impl World<'_> {
         let total: u64 = iov.iter().map(|(_, l)| *l).sum();
         let (n, sure) = done(result, total);
         let file = self.opens[open].file;
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         if at == At::Position && result.is_some_and(|r| r.is_ok()) {
             self.pos_op(call, open, PosOp::Add(n));
         }
         let places = self.places(call, open, at);
         let source = self.files[file].obj;
+        if direct {
+            self.given(call, 1, iov, true);
+        }
+        // A registered buffer keeps its pages when the mapping gets others.
+        let steady = !self.is_fixed(call) || self.still_registered(call);
         // An O_DIRECT read that failed may have delivered a part. One that succeeds goes on past the end of file to the end of the buffer,
         // with zeros there, and only the count is trimmed (fs/iomap/direct-io.c:__iomap_dio_rw, iomap_dio_hole_iter, 6.12).
         let failed_part = matches!(result, Some(Err(Errno(4 | 5 | 14 | 22))));
@@ -45,7 +49,7 @@ impl World<'_> {
                             }
                             _ => any(),
                         };
-                        let known = sure && places.len() == 1;
+                        let known = sure && steady && places.len() == 1;
                         self.store(call, &map, *offset, in_result, known, direct, from);
                         if in_reach > in_result {
                             let more = in_reach - in_result;
@@ -80,8 +84,7 @@ impl World<'_> {
         let Some(open) = self.open_in(call, 0) else { return };
         let total: u64 = iov.iter().map(|(_, l)| *l).sum();
         let file = self.opens[open].file;
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         let (n, sure) = match result {
             // What was written before an O_DIRECT write failed is on the device (fs/iomap/direct-io.c, 6.12).
             Some(Err(Errno(4 | 5 | 14 | 22 | 28))) if direct => (total, false),
@@ -95,6 +98,10 @@ impl World<'_> {
         {
             self.direct_write_fault(call, open, at, iov);
         }
+        if direct {
+            self.given(call, 1, iov, false);
+        }
+        let steady = !self.is_fixed(call) || self.still_registered(call);
         let position = matches!(self.call_of(call), Call::Writev { .. });
         let mut slot = 1;
         let mut parts = Vec::new();
@@ -106,7 +113,8 @@ impl World<'_> {
             match buf {
                 Buf::Anon(_) => parts.push((k, here, None)),
                 Buf::Map(_, offset) => {
-                    let view = self.map_in(call, slot).map(|m| self.view(m, *offset));
+                    let view =
+                        self.map_in(call, slot).filter(|_| steady).map(|m| self.view(m, *offset));
                     let shown =
                         self.map_in(call, slot).and_then(|m| self.files[m.file].behind_mappings);
                     odd.extend(shown.map(|val| (k, here, val)));
@@ -164,7 +172,8 @@ impl World<'_> {
         direct: bool,
     ) {
         let file = self.opens[open].file;
-        let mount = self.files[file].id.mount;
+        // What reached a device before it failed is entered with the bytes; it has no size to move and no page cache in use.
+        let Some(mount) = self.files[file].mount() else { return };
         let writable = self.opens[open].writable();
         let mut ends = Vec::new();
         for place in self.places(call, open, at) {
@@ -214,8 +223,7 @@ impl World<'_> {
         let file = self.opens[open].file;
         let obj = self.files[file].obj;
         let failed = matches!(result, Some(Err(_)));
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         if at == At::Append && !failed {
             self.size_op(call, file, maybe(SizeOp::Append(n), sure));
         }
@@ -242,12 +250,12 @@ impl World<'_> {
                 // The old end of file is zeroed through the page cache first (fs/xfs/xfs_file.c:xfs_file_write_checks, 6.12).
                 self.touch_file(call, file, (min, *place), Kind::Dirty);
             }
-            let zeroes = !(self.files[file].id.mount == program::Mount::Ext4Dax
+            let zeroes = !(self.files[file].on(program::Mount::Ext4Dax)
                 && self.policy.knows(crate::Known::Ext4DaxTail));
             self.grow(call, file, *place, sure && exact && zeroes);
             if at != At::Append {
                 let op = SizeOp::Max(vec![place + n]);
-                if !failed {
+                if !failed && self.files[file].gate.is_none() {
                     self.size_op(call, file, maybe(op, sure && exact));
                 }
             }
@@ -284,7 +292,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn any_overlap(&self, call: u16, which: impl Fn(u16) -> bool) -> bool {
+    pub(crate) fn any_overlap(&self, call: u16, which: impl Fn(u16) -> bool) -> bool {
         let span = self.span(call);
         (0..self.program.lines.len() as u16).any(|k| {
             let other = self.span(k);
@@ -371,8 +379,7 @@ impl World<'_> {
     pub(super) fn splice_in(&mut self, call: u16, open: usize, offset: u64, n: u64) {
         let file = self.opens[open].file;
         let source = self.files[file].obj;
-        let copies =
-            self.files[file].id.mount.is_dax() || self.opens[open].flags.has(OpenFlags::DIRECT);
+        let copies = self.files[file].is_dax() || self.opens[open].flags.has(OpenFlags::DIRECT);
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.get(1).map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
@@ -406,6 +413,7 @@ impl World<'_> {
             pipe.confused = confused;
             pipe.tail += n;
             pipe.last[1] = Some(span);
+            pipe.taken.push((call, place + n));
         }
         let obj = pipe.obj;
         self.land(call, open, At::Offset(offset), n, true, false, |p| {
