@@ -404,6 +404,7 @@ impl<'a> World<'a> {
     fn resolve(&mut self, call: u16) {
         let copies = std::mem::take(&mut self.pending[call as usize].copies);
         let span = self.span(call);
+        let span = Span { inv: span.inv.max(self.effect_from[call as usize]), ..span };
         for (obj, start, end) in copies {
             // Sources of this call's versions in the range, piece by piece.
             let mut pieces = Vec::new();
@@ -633,11 +634,12 @@ impl<'a> World<'a> {
     }
 
     /// Whether no page of a private mapping's range can be a copy: nothing was ever stored there, nor copied ahead of a store.
-    pub fn untouched(&self, obj: ObjId, start: u64, end: u64) -> bool {
+    /// What the call `without` did does not count.
+    pub fn untouched(&self, obj: ObjId, start: u64, end: u64, without: u16) -> bool {
         let always = Span { inv: 0, ret: NEVER, call: NOBODY };
         self.objects[obj.0 as usize]
             .visible(start, end, always, &self.order)
-            .all(|(_, _, v)| matches!(v.src, Src::Through { .. }))
+            .all(|(_, _, v)| v.span.call == without || matches!(v.src, Src::Through { .. }))
     }
 
     /// States of a directory during a span.

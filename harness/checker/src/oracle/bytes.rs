@@ -212,7 +212,10 @@ fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle
             let val =
                 Val::Signed { call: *call, delta: (*offset as i64).wrapping_sub(wrong.at as i64) };
             let by_call = |c: &&Cand| matches!(c.val, Val::Signed { call: by, .. } if by == *call);
-            if ever.iter().any(|c| c.start <= wrong.at && wrong.at < c.end && c.val == val) {
+            if of_another_file(world, obj, *call) {
+                let what = format!("{whose}: of a file that the page never was of");
+                (AnomalyKind::ForeignByte, Oracle::Leak, what)
+            } else if ever.iter().any(|c| c.start <= wrong.at && wrong.at < c.end && c.val == val) {
                 (AnomalyKind::StaleByte, Oracle::Bytes, format!("{whose}, since replaced"))
             } else if ever.iter().any(|c| by_call(&c)) || world.owner[obj.0 as usize].is_none() {
                 (AnomalyKind::MisplacedByte, Oracle::Bytes, whose)
@@ -221,6 +224,19 @@ fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle
             }
         }
     }
+}
+
+/// Whether a pipe shows what a call wrote to other files only than those whose pages it refers to.
+fn of_another_file(world: &World, obj: ObjId, call: u16) -> bool {
+    let Some(pipe) = world.pipes.values().find(|p| p.obj == obj) else { return false };
+    let wrote = |file: usize| {
+        let ever = &world.ever[world.files[file].obj.0 as usize];
+        ever.iter().any(|c| matches!(c.val, Val::Signed { call: by, .. } if by == call))
+    };
+    let referred = |file: usize| pipe.refs.iter().any(|r| r.file == file);
+    !pipe.refs.is_empty()
+        && (0..world.files.len()).any(|f| !referred(f) && wrote(f))
+        && !(0..world.files.len()).any(|f| referred(f) && wrote(f))
 }
 
 /// The candidates in words.

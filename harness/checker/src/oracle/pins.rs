@@ -96,8 +96,7 @@ pub(super) fn register(world: &World, call: u16, offset: u64, len: u64, allowed:
             let end = offset.saturating_add(len);
             let untouched = map.private.is_some_and(|obj| {
                 let (first, last) = (crate::model::page_down(offset), crate::model::page_up(end));
-                world.ever[obj.0 as usize].iter().all(|c| c.end <= first || c.start >= last)
-                    && world.untouched(obj, first, last)
+                world.untouched(obj, first, last, call)
             });
             allowed.on(Holds::of(true, untouched && steady), errno);
             allowed.maybe(true, EFAULT);
