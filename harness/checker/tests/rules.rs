@@ -296,6 +296,30 @@ t0: f2 = open(\"b\", RDWR)";
 }
 
 #[test]
+fn a_link_may_lose_its_file_only_to_a_racing_call() {
+    let script = |removal: &str| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t1: {removal} &
+t0: link(\"a\", \"c\")"
+        );
+        Script::new("xfs", &text).open(0, 1).open(1, 2)
+    };
+    let none = || Payload::None;
+    let enoent = Err(history::Errno(2));
+    let racing = |removal| script(removal).inv(2, &[]).inv(3, &[]).ret(2, Ok(0), none());
+    racing("rename(\"b\", \"a\")").ret(3, enoent, none()).explained();
+    racing("unlink(\"a\")").ret(3, enoent, none()).explained();
+    // The file keeps a name, or the name had another file before.
+    let anomaly = |script: Script| {
+        script.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    };
+    anomaly(racing("rename(\"b\", \"d\")").ret(3, enoent, none()));
+    anomaly(script("rename(\"b\", \"a\")").ok(2, &[], 0).fails(3, &[], 2));
+}
+
+#[test]
 fn a_read_into_a_mapping_of_its_own_file_moves_bytes() {
     let text = "t0: f0 = open(\"a\", RDWR|CREAT)
 t0: pwrite(f0, 0, anon, 16K)
