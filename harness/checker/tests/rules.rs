@@ -390,3 +390,72 @@ t0: pread(f0, 0, m0+0, 4K)";
     script(2).explained();
     script(1).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
 }
+
+#[test]
+fn a_read_at_one_of_several_positions_settles_nothing() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: ftruncate(f0, 8K)
+t0: pwrite(f0, 0, anon, 8K) &
+t1: fallocate(f0, PUNCH_HOLE, 0, 8K)
+t0: lseek(f0, 4K, SET) &
+t1: lseek(f0, 0, SET)
+t0: readv(f0, [anon 4K])
+t0: pread(f0, 0, anon, 4K)";
+    let script = |race| {
+        let script = Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 0)
+            .inv(2, &[0])
+            .inv(3, &[0])
+            .ret(2, Ok(8192), Payload::None)
+            .ret(3, Ok(0), Payload::None);
+        let script = if race {
+            script.inv(4, &[0]).inv(5, &[0]).ret(4, Ok(4096), Payload::None)
+        } else {
+            script.ok(4, &[0], 4096).inv(5, &[0])
+        };
+        script.ret(5, Ok(0), Payload::None).call(6, &[0], 4096, read(vec![zeros(4096)])).call(
+            7,
+            &[0],
+            4096,
+            read(vec![signed(2, 0, 4096)]),
+        )
+    };
+    script(true).explained();
+    script(false).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn splices_that_race_for_a_pipe_come_in_either_order() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: p0 = pipe()
+t0: splice(f0, 0, p0, 8K)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: splice(p0, f1, 0, 4K) &
+t1: splice(p0, f1, 4K, 4K)
+t0: pread(f1, 0, anon, 8K)";
+    let script = |race, runs| {
+        let script = Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 8192)
+            .ok(2, &[], 0)
+            .ok(3, &[0, 2], 8192)
+            .open(4, 2);
+        let script = if race {
+            script.inv(5, &[2, 4]).inv(6, &[2, 4]).ret(5, Ok(4096), Payload::None).ret(
+                6,
+                Ok(4096),
+                Payload::None,
+            )
+        } else {
+            script.ok(5, &[2, 4], 4096).ok(6, &[2, 4], 4096)
+        };
+        script.call(7, &[4], 8192, read(runs))
+    };
+    let swapped = || vec![signed(1, 4096, 4096), signed(1, 0, 4096)];
+    script(true, vec![signed(1, 0, 8192)]).explained();
+    script(true, swapped()).explained();
+    script(false, vec![signed(1, 0, 8192)]).explained();
+    script(false, swapped()).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+}

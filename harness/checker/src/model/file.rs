@@ -258,8 +258,8 @@ pub struct Pipe {
     pub head: u64,
     /// Bytes taken out so far.
     pub tail: u64,
-    /// The latest call on the in side and on the out side.
-    pub last: [Option<Span>; 2],
+    /// The latest call on the out side.
+    pub last_out: Option<Span>,
     /// Racing calls on one side: which bytes went where is unknown from here on.
     pub confused: bool,
 }

@@ -222,7 +222,7 @@ impl<'a> World<'a> {
         // A reference in a pipe sees old versions until whoever takes it out has returned; the oldest is not tracked, so nothing is
         // forgotten meanwhile.
         let held = |p: &Pipe| {
-            p.tail < p.head || p.confused || p.last[1].is_some_and(|s| s.ret >= self.now)
+            p.tail < p.head || p.confused || p.last_out.is_some_and(|s| s.ret >= self.now)
         };
         if self.pipes.values().any(held) {
             return 0;

@@ -376,7 +376,7 @@ impl World<'_> {
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.get(1).map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || pipe.last[0].is_some_and(|l| !self.order.before(l, span));
+        let confused = pipe.confused || self.splices_race(call, key, 1);
         let place = pipe.head;
         let src = if confused {
             any()
@@ -388,7 +388,6 @@ impl World<'_> {
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;
             pipe.head += n;
-            pipe.last[0] = Some(span);
         }
         if confused {
             self.assign(call, pipe.obj, (0, u64::MAX), any(), false);
@@ -396,16 +395,31 @@ impl World<'_> {
         self.assign(call, pipe.obj, (place, place + n), src, true);
     }
 
+    /// Whether another call moves bytes at the same end of a pipe meanwhile, be it that it began later: whoever has the pipe's lock first comes first
+    /// (fs/splice.c:iter_file_splice_write, splice_file_to_pipe, 6.12 and 6.1). The pipe is in the n-th slot of those calls.
+    fn splices_race(&self, call: u16, pipe: u16, n: usize) -> bool {
+        self.any_overlap(call, |k| {
+            let seen = &self.seen[k as usize];
+            let same_end = match self.call_of(k) {
+                Call::SpliceToPipe { .. } => n == 1,
+                Call::SpliceFromPipe { .. } => n == 0,
+                _ => false,
+            };
+            let moved = !matches!(seen.result, Some(Ok(0) | Err(_)));
+            same_end && moved && seen.slots.get(n).is_some_and(|s| s.0 == pipe)
+        })
+    }
+
     pub(super) fn splice_out(&mut self, call: u16, open: usize, offset: u64, n: u64) {
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || pipe.last[1].is_some_and(|l| !self.order.before(l, span));
+        let confused = pipe.confused || self.splices_race(call, key, 0);
         let place = pipe.tail;
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;
             pipe.tail += n;
-            pipe.last[1] = Some(span);
+            pipe.last_out = Some(span);
         }
         let obj = pipe.obj;
         self.land(call, open, At::Offset(offset), n, true, false, |p| {
