@@ -95,6 +95,7 @@ impl World<'_> {
         {
             self.direct_write_fault(call, open, at, iov);
         }
+        self.short_cow(call, open, at, iov, result);
         let position = matches!(self.call_of(call), Call::Writev { .. });
         let mut slot = 1;
         let mut parts = Vec::new();
@@ -151,6 +152,25 @@ impl World<'_> {
         ends.sort_unstable();
         ends.dedup();
         self.size_op(call, file, SizeOp::Maybe(Box::new(SizeOp::Max(ends))));
+    }
+
+    /// Known: a write to shared blocks that stopped inside one leaves in the rest of that block, as far as it was to be written, what the media held.
+    fn short_cow(&mut self, call: u16, open: usize, at: At, iov: Iov, result: Option<CallResult>) {
+        let file = self.opens[open].file;
+        let known = self.policy.knows(crate::Known::XfsDaxShortCow)
+            && self.files[file].id.mount == program::Mount::XfsDax
+            && self.files[file].shared
+            && lost_a_fault(iov, result);
+        let Some(Ok(n)) = result.filter(|r| known && *r != Ok(0)) else { return };
+        let total: u64 = iov.iter().map(|(_, l)| *l).sum();
+        let obj = self.files[file].obj;
+        let (min, _) = self.sizes(file, self.span(call), Some(call));
+        for place in self.places(call, open, at) {
+            let stopped = place.saturating_add(n);
+            let end = page_up(stopped).min(place.saturating_add(total));
+            self.assign(call, obj, (stopped, end), any(), false);
+            self.files[file].tail_stored |= end > min.max(stopped);
+        }
     }
 
     /// A write that failed may have moved the size all the same.
@@ -365,6 +385,16 @@ impl World<'_> {
                 let file = self.opens[open].file;
                 self.size_op(call, file, op);
             }
+        }
+        let result = Some(Ok(n));
+        match line {
+            Call::Pwrite { buf, len, .. } => {
+                self.short_cow(call, open, at, &[(*buf, *len)], result)
+            }
+            Call::Pwritev { iov, .. } | Call::Writev { iov, .. } => {
+                self.short_cow(call, open, at, iov, result);
+            }
+            _ => {}
         }
     }
 
