@@ -201,7 +201,7 @@ impl<'a> World<'a> {
             Call::Pipe { .. } => {
                 if let Some(Ok(_)) = result {
                     let obj = self.object(any(), None);
-                    let pipe = Pipe { obj, head: 0, tail: 0, last: [None; 2], confused: false };
+                    let pipe = Pipe { obj, head: 0, tail: 0, last_out: None, confused: false };
                     self.pipes.insert(call, pipe);
                 }
             }
