@@ -390,3 +390,127 @@ t0: pread(f0, 0, m0+0, 4K)";
     script(2).explained();
     script(1).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
 }
+
+#[test]
+fn a_read_at_the_position_may_come_after_one_that_began_later() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 12K, 4K, RW, SHARED)
+t0: readv(f0, [m0+0 4K]) &
+t1: readv(f0, [anon 4K])
+t0: load(m0+0, 8)";
+    let script = |loaded, first| {
+        Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .inv(3, &[0, 2])
+            .inv(4, &[0])
+            .ret(3, Ok(4096), Payload::None)
+            .ret(4, Ok(4096), read(vec![signed(1, first, 4096)]))
+            .call(5, &[2], 8, read(vec![signed(1, loaded, 8)]))
+    };
+    script(0, 4096).explained();
+    script(4096, 0).explained();
+    script(8192, 0).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+}
+
+#[test]
+fn racing_splices_may_take_from_a_pipe_in_either_order() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: p0 = pipe()
+t0: splice(f0, 0, p0, 8K)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: splice(p0, f1, 0, 4K) &
+t1: splice(p0, f1, 4K, 4K)
+t0: pread(f1, 0, anon, 4K)";
+    let script = |racing: bool, seen| {
+        let script = Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 8192)
+            .ok(2, &[], 0)
+            .ok(3, &[0, 2], 8192)
+            .open(4, 2);
+        let script = if racing {
+            script.inv(5, &[2, 4]).inv(6, &[2, 4]).ret(5, Ok(4096), Payload::None).ret(
+                6,
+                Ok(4096),
+                Payload::None,
+            )
+        } else {
+            script.ok(5, &[2, 4], 4096).ok(6, &[2, 4], 4096)
+        };
+        script.call(7, &[4], 4096, read(vec![signed(1, seen, 4096)]))
+    };
+    script(true, 0).explained();
+    script(true, 4096).explained();
+    script(false, 0).explained();
+    script(false, 4096).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+}
+
+#[test]
+fn what_is_learned_of_a_file_says_nothing_of_what_a_pipe_has_of_it() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K) &
+t1: pwrite(f0, 0, anon, 4K)
+t0: p0 = pipe()
+t0: splice(f0, 0, p0, 4K)
+t0: fallocate(f0, PUNCH_HOLE, 0, 4K) &
+t1: pwrite(f0, 0, anon, 4K)
+t0: pread(f0, 0, anon, 4K)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: splice(p0, f1, 0, 4K)
+t0: pread(f1, 0, anon, 4K)
+t0: pread(f0, 0, anon, 4K)";
+    let script = |piped: Run, file: Run| {
+        Script::new("xfs", text)
+            .open(0, 1)
+            .inv(1, &[0])
+            .inv(2, &[0])
+            .ret(1, Ok(4096), Payload::None)
+            .ret(2, Ok(4096), Payload::None)
+            .ok(3, &[], 0)
+            .ok(4, &[0, 3], 4096)
+            .inv(5, &[0])
+            .inv(6, &[0])
+            .ret(5, Ok(0), Payload::None)
+            .ret(6, Ok(4096), Payload::None)
+            .call(7, &[0], 4096, read(vec![zeros(4096)]))
+            .open(8, 2)
+            .ok(9, &[3, 8], 4096)
+            .call(10, &[8], 4096, read(vec![piped]))
+            .call(11, &[0], 4096, read(vec![file]))
+    };
+    script(signed(1, 0, 4096), zeros(4096)).explained();
+    script(signed(6, 0, 4096), zeros(4096)).explained();
+    script(signed(6, 8, 4096), zeros(4096)).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+    script(zeros(4096), signed(6, 0, 4096)).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn what_is_submitted_behind_a_drain_waits_for_what_came_before_it() {
+    let text = |flag: &str| {
+        format!(
+            "t0: r0 = io_uring_setup(8)
+t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pread(f0, 0, anon, 4K) (r0, async) &
+t0: fsync(f0) (r0{flag}) &
+t0: pwrite(f0, 0, anon, 4K) (r0) &"
+        )
+    };
+    let script = |flag, n, runs| {
+        Script::new("xfs", &text(flag))
+            .ok(0, &[], 0)
+            .open(1, 1)
+            .inv(2, &[1, 0])
+            .inv(3, &[1, 0])
+            .inv(4, &[1, 0])
+            .ret(2, Ok(n), read(runs))
+            .ret(3, Ok(0), Payload::None)
+            .ret(4, Ok(4096), Payload::None)
+    };
+    script("", 4096, vec![signed(4, 0, 4096)]).explained();
+    script(", drain", 0, vec![]).explained();
+    script(", drain", 4096, vec![signed(4, 0, 4096)]).anomalous(Kind::WrongResult, Oracle::Bytes);
+}

@@ -219,15 +219,16 @@ impl<'a> World<'a> {
 
     /// The time before which no content that was replaced can be seen any more.
     pub fn settled(&self) -> u64 {
-        // A reference in a pipe sees old versions until whoever takes it out has returned; the oldest is not tracked, so nothing is
-        // forgotten meanwhile.
+        if self.pipes_hold() { 0 } else { self.idle_since() }
+    }
+
+    /// Whether a pipe may hold references. They see old versions until whoever takes them out has returned; the oldest is not tracked, so
+    /// nothing is forgotten meanwhile.
+    fn pipes_hold(&self) -> bool {
         let held = |p: &Pipe| {
             p.tail < p.head || p.confused || p.last[1].is_some_and(|s| s.ret >= self.now)
         };
-        if self.pipes.values().any(held) {
-            return 0;
-        }
-        self.idle_since()
+        self.pipes.values().any(held)
     }
 
     /// A new object.
@@ -287,13 +288,10 @@ impl<'a> World<'a> {
 
     /// Whether another call that changes the file's size was in flight during `span`: sizes in between may then be seen.
     pub fn size_in_motion(&self, file: usize, span: Span) -> bool {
-        self.files[file].touches.iter().any(|t| {
-            t.span.call != span.call
-                && t.span.inv <= span.ret
-                && t.span.ret >= span.inv
-                && !self.order.before(t.span, span)
-                && !self.order.before(span, t.span)
-        })
+        self.files[file]
+            .touches
+            .iter()
+            .any(|t| t.span.call != span.call && !self.order.apart(t.span, span))
     }
 
     /// What a reader in `span` may see. Beyond the end of file a byte may be zero at any time, because writeback and
@@ -311,8 +309,7 @@ impl<'a> World<'a> {
         span: Span,
         without: u16,
     ) -> Vec<Cand> {
-        let mut out = Vec::new();
-        candidates(&self.objects, obj, (start, end), span, without, &self.order, 0, &mut out);
+        let mut out = candidates(&self.objects, obj, (start, end), span, without, &self.order);
         if let Some(file) = self.owner[obj.0 as usize]
             && self.files[file].unjudged
         {
@@ -402,9 +399,7 @@ impl<'a> World<'a> {
         let order = &self.order;
         let mut weaken = Vec::new();
         for other in &self.files[file].touches {
-            let apart =
-                order.before(other.span, touch.span) || order.before(touch.span, other.span);
-            if apart || dax || other.span.call == touch.span.call {
+            if order.apart(other.span, touch.span) || dax || other.span.call == touch.span.call {
                 continue;
             }
             for (a, b) in [(other, &touch), (&touch, other)] {
@@ -526,7 +521,12 @@ impl<'a> World<'a> {
                 sure: true,
                 src: Src::Vals(smallvec![val]),
             };
-            self.objects[obj.0 as usize].settle(from, to, &version);
+            if self.pipes_hold() {
+                // A reference that was taken before may still show what was there then.
+                self.objects[obj.0 as usize].assign(from, to, &version, 0, &self.order);
+            } else {
+                self.objects[obj.0 as usize].settle(from, to, &version);
+            }
         }
     }
 
