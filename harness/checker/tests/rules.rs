@@ -2,9 +2,9 @@
 
 mod common;
 
-use checker::{AnomalyKind as Kind, Oracle};
+use checker::{AnomalyKind as Kind, Oracle, Reason, Verdict};
 use common::*;
-use history::{Payload, ReadPath, Run};
+use history::{Down, Event, Payload, ReadPath, Run, Splat};
 
 const WRITE_READ: &str = "t0: f0 = open(\"a\", RDWR|CREAT)
 t0: pwrite(f0, 0, anon, 4K)
@@ -486,6 +486,41 @@ t0: pread(f0, 0, anon, 4K)";
     script(signed(6, 0, 4096), zeros(4096)).explained();
     script(signed(6, 8, 4096), zeros(4096)).anomalous(Kind::MisplacedByte, Oracle::Bytes);
     script(zeros(4096), signed(6, 0, 4096)).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn what_stands_still_is_the_known_livelock_only_with_its_warning_and_shared_extents() {
+    let splat = |title: &str| Event::Console(Splat { title: title.into(), text: title.into() });
+    let script = |share: &str, events: Vec<Event>| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: {share}
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: madvise(m0+0, 4K, POPULATE_WRITE)"
+        );
+        let slots: &[u16] = if share.starts_with("fsync") { &[1] } else { &[1, 0] };
+        let script = Script::new("xfs-dax", &text)
+            .open(0, 1)
+            .open(1, 2)
+            .ok(2, slots, 0)
+            .ok(3, &[0], 0)
+            .inv(4, &[3]);
+        events.into_iter().fold(script, Script::event)
+    };
+    let stuck = || Event::End { seq: 99, stuck: vec![program::CallId(4)], helped: vec![] };
+    let (hang, warning) = (Event::Down(Down::Hang), "WARNING in insert_pfn");
+    script("ficlone(f1, f0)", vec![stuck(), splat(warning)]).explained();
+    let down = script("ficlone(f1, f0)", vec![splat(warning), hang.clone()]);
+    let truncated = Verdict::Inconclusive(Reason::Truncated);
+    assert_eq!(down.verdict("6.12.117"), truncated);
+    script("ficlone(f1, f0)", vec![hang.clone()]).anomalous(Kind::Hang, Oracle::Liveness);
+    script("ficlone(f1, f0)", vec![stuck()]).anomalous(Kind::Hang, Oracle::Liveness);
+    script("fsync(f1)", vec![splat(warning)]).anomalous(Kind::Splat, Oracle::Console);
+    script("fsync(f1)", vec![splat("WARNING in dax_insert_entry"), hang.clone()])
+        .anomalous(Kind::Hang, Oracle::Liveness);
+    script("ficlone(f1, f0)", vec![splat(warning), Event::Down(Down::Panic)])
+        .anomalous(Kind::Splat, Oracle::Console);
 }
 
 #[test]

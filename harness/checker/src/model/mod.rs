@@ -116,6 +116,8 @@ pub struct World<'a> {
     pub malformed: bool,
     /// A set of outcomes grew too large.
     pub overflow: bool,
+    /// The kernel complained of a DAX page that is not the one that it expected.
+    pub dax_splat: bool,
     by_id: BTreeMap<FileId, usize>,
     inflight: Vec<(u64, u16)>,
     now: u64,
@@ -187,6 +189,10 @@ impl<'a> World<'a> {
             pending: vec![Pending::default(); program.lines.len()],
             malformed,
             overflow: false,
+            dax_splat: history
+                .events
+                .iter()
+                .any(|e| matches!(e, Event::Console(splat) if is_dax_splat(splat))),
             by_id: BTreeMap::new(),
             inflight: Vec::new(),
             now: 0,
@@ -567,6 +573,13 @@ impl<'a> World<'a> {
         self.names[&mount].during(span, without, &self.order)
     }
 
+    /// Whether the kernel is known to take a fault for ever in this state: the program made files on XFS DAX share extents, and the kernel
+    /// complained as it does when that happens. The first of these faults always warns, unless the zero page was mapped there
+    /// (mm/memory.c:insert_pfn, 6.12 and 6.1), for the agent has the kernel forget before each program what it warned of once.
+    pub fn reflink_livelock(&self) -> bool {
+        self.dax_splat && self.reflink_faults()
+    }
+
     /// Whether the program made files on XFS DAX share extents, and the kernel is known to fault badly then.
     pub fn reflink_faults(&self) -> bool {
         self.policy.knows(crate::Known::XfsDaxReflinkFault)
@@ -590,6 +603,13 @@ impl<'a> World<'a> {
     pub fn call_of(&self, call: u16) -> &'a Call {
         &self.line(call).call
     }
+}
+
+/// Whether it is one of the complaints of `Known::XfsDaxReflinkFault`.
+pub fn is_dax_splat(splat: &history::Splat) -> bool {
+    ["dax_insert_entry", "dax_disassociate_entry", "insert_pfn"]
+        .iter()
+        .any(|function| splat.title.contains(function))
 }
 
 /// Where an access through a mapping may and must fault, in offsets of the mapping.
