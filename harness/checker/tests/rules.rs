@@ -549,3 +549,48 @@ t0: pwrite(f0, 0, anon, 4K) (r0) &"
     script(", drain", 0, vec![]).explained();
     script(", drain", 4096, vec![signed(4, 0, 4096)]).anomalous(Kind::WrongResult, Oracle::Bytes);
 }
+
+#[test]
+fn what_is_stored_past_the_end_may_be_zeroed_by_a_write_that_extends_the_file_meanwhile() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 100)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: pwrite(f0, 8K, anon, 8) &
+t1: store(m0+200, 8)
+t0: pread(f0, 200, anon, 8)";
+    let script = |racing: bool, seen| {
+        let script = Script::new("xfs", text).open(0, 1).ok(1, &[0], 100).ok(2, &[0], 0);
+        let stored = Payload::Store { fault: None };
+        let script = if racing {
+            let script = script.inv(3, &[0]).inv(4, &[2]).ret(4, Ok(8), stored);
+            script.ret(3, Ok(8), Payload::None)
+        } else {
+            script.ok(3, &[0], 8).call(4, &[2], 8, stored)
+        };
+        script.call(5, &[0], 8, read(vec![seen]))
+    };
+    script(true, zeros(8)).explained();
+    script(true, signed(4, 200, 8)).explained();
+    script(true, signed(1, 200, 8)).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+    script(false, zeros(8)).anomalous(Kind::LostByte, Oracle::Bytes);
+}
+
+#[test]
+fn a_truncate_may_meet_a_file_before_the_open_that_makes_it_is_on_record() {
+    let text = "t0: truncate(\"a\", 8K) &
+t1: f0 = open(\"a\", RDWR|CREAT)
+t0: statx(f0)";
+    let script = |result: history::CallResult, size| {
+        let xfs = program::Mount::from_name("xfs").expect("a mount");
+        Script::new("xfs", text).inv(0, &[]).open(1, 1).ret(0, result, Payload::None).call(
+            2,
+            &[1],
+            0,
+            Payload::File(facts(xfs, 1, size)),
+        )
+    };
+    script(Ok(0), 8192).explained();
+    script(Ok(0), 100).anomalous(Kind::WrongResult, Oracle::Bytes);
+    script(Err(history::Errno(2)), 0).explained();
+    script(Err(history::Errno(2)), 8192).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
