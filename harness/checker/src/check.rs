@@ -59,7 +59,7 @@ pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
             Event::Console(splat) => oracle::console::splat(&world, splat, &mut findings),
             Event::Down(down) => {
                 truncated = true;
-                oracle::console::down(*down, &mut findings);
+                oracle::console::down(&world, *down, &mut findings);
             }
             Event::LogFull => truncated = true,
         }

@@ -289,12 +289,10 @@ fn direct_race(world: &World, call: u16, open: usize) -> bool {
         return false;
     }
     let span = world.span(call);
-    world.files[open.file].touches.iter().any(|t| {
-        t.dirties
-            && t.span.call != call
-            && !world.order.before(t.span, span)
-            && !world.order.before(span, t.span)
-    })
+    world.files[open.file]
+        .touches
+        .iter()
+        .any(|t| t.dirties && t.span.call != call && !world.order.apart(t.span, span))
 }
 
 fn read_rules(

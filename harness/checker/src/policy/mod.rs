@@ -37,9 +37,10 @@ pub enum Known {
     /// `xfs-failed-write-moves-size`: a write past the end of an XFS file that fails has zeroed up to its offset, and that moved the size
     /// (fs/iomap/buffered-io.c:iomap_write_end, 6.1; zeroing moves no size in 6.12).
     XfsFailedWriteSize,
-    /// `xfs-dax-reflink-fault-livelock`: with shared extents on XFS DAX, a fault taken inside a read or write of the file itself may warn (dax_insert_entry,
-    /// dax_disassociate_entry, insert_pfn) and then be taken again for ever, unkillable and with the file locked (fs/dax.c:dax_insert_entry against
-    /// mm/memory.c:insert_pfn, 6.12 and 6.1).
+    /// `xfs-dax-reflink-fault-livelock`: with shared extents on XFS DAX, a write fault may warn (dax_insert_entry, dax_disassociate_entry, insert_pfn)
+    /// and then be taken again for ever: inside a read unkillable and with the file locked, in a store or MADV_POPULATE_WRITE until
+    /// the process is killed (fs/dax.c:dax_insert_entry against mm/memory.c:insert_pfn, 6.12 and 6.1). A call that stands still, or a guest that
+    /// is given up because of it, is taken for this only if one of the warnings is there.
     XfsDaxReflinkFault,
     /// `xfs-dax-short-cow-write-shows-stale-media`: a write to shared blocks of an XFS DAX file whose buffer faults half-way puts what lay on the media into the
     /// rest of the block in which it stopped (fs/dax.c:dax_iomap_copy_around, 6.12; dax_iomap_cow_copy, 6.1).

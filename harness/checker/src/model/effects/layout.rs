@@ -116,6 +116,16 @@ impl World<'_> {
         // Names may also change later within the interval: then any of the files may be meant.
         let names_race = self.names_in_motion(path.mount, span);
         if names_race {
+            // A file that an open makes meanwhile may not be known yet, though its name could be looked up already.
+            for k in 0..self.program.lines.len() as u16 {
+                if let (Call::Open { path: made, .. }, Some(Payload::File(facts))) =
+                    (self.call_of(k), self.seen[k as usize].payload)
+                    && *made == path
+                    && !self.order.apart(self.span(k), span)
+                {
+                    self.file_by_id(facts.id, path, Some(*facts));
+                }
+            }
             files =
                 (0..self.files.len()).filter(|f| self.files[*f].id.mount == path.mount).collect();
         }

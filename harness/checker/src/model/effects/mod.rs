@@ -227,6 +227,7 @@ impl<'a> World<'a> {
                     self.fork(call, *child);
                 }
             }
+            Call::Readv { .. } => self.amend_read(call),
             Call::Pwrite { .. }
             | Call::Pwritev { .. }
             | Call::Writev { .. }

@@ -18,6 +18,8 @@ impl World<'_> {
             self.pos_op(call, open, PosOp::Add(n));
         }
         let places = self.places(call, open, at);
+        // What begins later may move the position all the same, and come first: `amend_read` says where the read was.
+        let moving = self.places_in_motion(call, open, at);
         let source = self.files[file].obj;
         // An O_DIRECT read that failed may have delivered a part. One that succeeds goes on past the end of file to the end of the buffer,
         // with zeros there, and only the count is trimmed (fs/iomap/direct-io.c:__iomap_dio_rw, iomap_dio_hole_iter, 6.12).
@@ -40,18 +42,18 @@ impl World<'_> {
                 Buf::Map(_, offset) => {
                     if let Some(map) = self.map_in(call, slot).cloned() {
                         let from = |place: u64| match places[..] {
-                            [p] => {
+                            [p] if !moving => {
                                 Src::Copy { obj: source, delta: delta(p + k, place), before: false }
                             }
                             _ => any(),
                         };
-                        let known = sure && places.len() == 1;
+                        let known = sure && places.len() == 1 && !moving;
                         self.store(call, &map, *offset, in_result, known, direct, from);
                         if in_reach > in_result {
                             let more = in_reach - in_result;
                             let place = *offset + in_result;
                             let from = |at: u64| match places[..] {
-                                [p] => Src::Copy {
+                                [p] if !moving => Src::Copy {
                                     obj: source,
                                     delta: delta(p + k + in_result, at),
                                     before: false,
@@ -66,6 +68,49 @@ impl World<'_> {
             }
             k += len;
         }
+    }
+
+    /// A read at a position that racing calls moved has returned: what it put into mappings came from one of the places that are left.
+    pub(super) fn amend_read(&mut self, call: u16) {
+        let Call::Readv { iov, .. } = self.call_of(call) else { return };
+        let (Some(open), Some(Ok(n))) = (self.open_in(call, 0), self.seen[call as usize].result)
+        else {
+            return;
+        };
+        // An O_DIRECT read may deliver more than it says, and what it delivers may be lost: its bytes stay in doubt.
+        let file = self.opens[open].file;
+        let direct =
+            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        if direct || !self.places_in_motion(call, open, At::Position) {
+            return;
+        }
+        let source = self.files[file].obj;
+        let places = self.places(call, open, At::Position);
+        let mut landed = Vec::new();
+        let (mut k, mut slot) = (0, 1);
+        for (buf, len) in iov {
+            if let Buf::Map(_, offset) = buf {
+                let here = n.saturating_sub(k).min(*len);
+                if let Some(map) = self.map_in(call, slot) {
+                    let (obj, start) = self.view(map, *offset);
+                    landed.push((obj, start, here, k));
+                }
+                slot += 1;
+            }
+            k += len;
+        }
+        for (obj, start, here, _) in &landed {
+            self.objects[obj.0 as usize].amend(*start, start + here, call, |v| {
+                v.span = Span { inv: NEVER, ret: NEVER, call: NOBODY };
+            });
+        }
+        for (obj, start, here, k) in landed {
+            for place in &places {
+                let src = Src::Copy { obj: source, delta: delta(place + k, start), before: false };
+                self.assign(call, obj, (start, start + here), src, false);
+            }
+        }
+        self.resolve(call);
     }
 
     /// A write: anonymous memory and mappings at one end, the file at the other. `base` is the offset that anonymous bytes are signed for.
@@ -310,8 +355,7 @@ impl World<'_> {
             let other = self.span(k);
             k != call
                 && self.seen[k as usize].inv.is_some()
-                && !self.order.before(other, span)
-                && !self.order.before(span, other)
+                && !self.order.apart(other, span)
                 && which(k)
         })
     }
