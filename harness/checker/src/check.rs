@@ -86,7 +86,7 @@ fn walk(program: &Program, history: &History, policy: &Policy, waits: &mut Vec<W
             Event::Console(splat) => oracle::console::splat(&world, splat, &mut findings),
             Event::Down(down) => {
                 truncated = true;
-                oracle::console::down(*down, &mut findings);
+                oracle::console::down(&world, *down, &mut findings);
             }
             Event::LogFull => truncated = true,
         }

@@ -116,10 +116,6 @@ impl fmt::Display for Anomaly {
 pub enum Reason {
     /// The guest went down for a reason that another event already accounts for, or the log is incomplete.
     Truncated,
-    /// Racing calls moved a file position, so where a read or write landed is unknown.
-    PositionRaced,
-    /// Racing calls changed names, so which file a call meant is unknown.
-    NameRaced,
     /// The set of allowed outcomes grew beyond its bound.
     TooManyOutcomes,
     /// The history contradicts itself (an event of a call that the program does not have): a lying guest.

@@ -146,6 +146,8 @@ pub struct World<'a> {
     pub overflow: bool,
     /// Buffers that are, or may be, registered with rings: by the ring's filler, the call that did it.
     pub registered: BTreeMap<u16, u16>,
+    /// The kernel complained of a DAX page that is not the one that it expected.
+    pub dax_splat: bool,
     by_id: BTreeMap<FileId, usize>,
     inflight: Vec<(u64, u16)>,
     now: u64,
@@ -230,6 +232,10 @@ impl<'a> World<'a> {
             malformed,
             overflow: false,
             registered: BTreeMap::new(),
+            dax_splat: history
+                .events
+                .iter()
+                .any(|e| matches!(e, Event::Console(splat) if is_dax_splat(splat))),
             by_id: BTreeMap::new(),
             inflight: Vec::new(),
             now: 0,
@@ -262,15 +268,16 @@ impl<'a> World<'a> {
 
     /// The time before which no content that was replaced can be seen any more.
     pub fn settled(&self) -> u64 {
-        // A reference in a pipe sees old versions until whoever takes it out has returned; the oldest is not tracked, so nothing is
-        // forgotten meanwhile.
+        if self.pipes_hold() || !self.registered.is_empty() { 0 } else { self.idle_since() }
+    }
+
+    /// Whether a pipe may hold references. They see old versions until whoever takes them out has returned; the oldest is not tracked, so
+    /// nothing is forgotten meanwhile.
+    fn pipes_hold(&self) -> bool {
         let held = |p: &Pipe| {
-            p.tail < p.head || p.confused || p.last[1].is_some_and(|s| s.ret >= self.now)
+            p.tail < p.head || p.confused || p.last_out.is_some_and(|s| s.ret >= self.now)
         };
-        if self.pipes.values().any(held) || !self.registered.is_empty() {
-            return 0;
-        }
-        self.idle_since()
+        self.pipes.values().any(held)
     }
 
     /// A new object.
@@ -298,9 +305,10 @@ impl<'a> World<'a> {
             touches: Vec::new(),
             incoherent: Vec::new(),
             tail_stored: false,
+            shared: false,
+            never_written: false,
             unjudged: false,
             behind_mappings: None,
-            shared: false,
         });
         self.by_id.insert(id, index);
         index
@@ -332,13 +340,10 @@ impl<'a> World<'a> {
 
     /// Whether another call that changes the file's size was in flight during `span`: sizes in between may then be seen.
     pub fn size_in_motion(&self, file: usize, span: Span) -> bool {
-        self.files[file].touches.iter().any(|t| {
-            t.span.call != span.call
-                && t.span.inv <= span.ret
-                && t.span.ret >= span.inv
-                && !self.order.before(t.span, span)
-                && !self.order.before(span, t.span)
-        })
+        self.files[file]
+            .touches
+            .iter()
+            .any(|t| t.span.call != span.call && !self.order.apart(t.span, span))
     }
 
     /// What a reader in `span` may see. Beyond the end of file a byte may be zero at any time, because writeback and
@@ -356,8 +361,7 @@ impl<'a> World<'a> {
         span: Span,
         without: u16,
     ) -> Vec<Cand> {
-        let mut out = Vec::new();
-        candidates(&self.objects, obj, (start, end), span, without, &self.order, 0, &mut out);
+        let mut out = candidates(&self.objects, obj, (start, end), span, without, &self.order);
         if let Some(file) = self.owner[obj.0 as usize]
             && self.files[file].unjudged
         {
@@ -449,9 +453,7 @@ impl<'a> World<'a> {
         let order = &self.order;
         let mut weaken = Vec::new();
         for other in &self.files[file].touches {
-            let apart =
-                order.before(other.span, touch.span) || order.before(touch.span, other.span);
-            if apart || dax || other.span.call == touch.span.call {
+            if order.apart(other.span, touch.span) || dax || other.span.call == touch.span.call {
                 continue;
             }
             for (a, b) in [(other, &touch), (&touch, other)] {
@@ -578,9 +580,7 @@ impl<'a> World<'a> {
             }
             i += same.len();
         }
-        let incoherent =
-            self.owner[obj.0 as usize].is_some_and(|f| !self.files[f].incoherent.is_empty());
-        if incoherent {
+        if self.owner[obj.0 as usize].is_some_and(|f| !self.files[f].one_look_settles()) {
             return;
         }
         for (from, to) in places {
@@ -594,7 +594,12 @@ impl<'a> World<'a> {
                 sure: true,
                 src: Src::Vals(smallvec![val]),
             };
-            self.objects[obj.0 as usize].settle(from, to, &version);
+            if self.pipes_hold() {
+                // A reference that was taken before may still show what was there then.
+                self.objects[obj.0 as usize].assign(from, to, &version, 0, &self.order);
+            } else {
+                self.objects[obj.0 as usize].settle(from, to, &version);
+            }
         }
     }
 
@@ -647,6 +652,13 @@ impl<'a> World<'a> {
         self.names[&mount].during(span, without, &self.order)
     }
 
+    /// Whether the kernel is known to take a fault for ever in this state: the program made files on XFS DAX share extents, and the kernel
+    /// complained as it does when that happens. The first of these faults always warns, unless the zero page was mapped there
+    /// (mm/memory.c:insert_pfn, 6.12 and 6.1), for the agent has the kernel forget before each program what it warned of once.
+    pub fn reflink_livelock(&self) -> bool {
+        self.dax_splat && self.reflink_faults()
+    }
+
     /// Whether the program made files on XFS DAX share extents, and the kernel is known to fault badly then.
     pub fn reflink_faults(&self) -> bool {
         self.policy.knows(crate::Known::XfsDaxReflinkFault)
@@ -670,6 +682,13 @@ impl<'a> World<'a> {
     pub fn call_of(&self, call: u16) -> &'a Call {
         &self.line(call).call
     }
+}
+
+/// Whether it is one of the complaints of `Known::XfsDaxReflinkFault`.
+pub fn is_dax_splat(splat: &history::Splat) -> bool {
+    ["dax_insert_entry", "dax_disassociate_entry", "insert_pfn"]
+        .iter()
+        .any(|function| splat.title.contains(function))
 }
 
 /// Where an access through a mapping may and must fault, in offsets of the mapping.

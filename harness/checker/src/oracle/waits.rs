@@ -63,7 +63,7 @@ pub fn blocked(world: &mut World, stand: &Stand, findings: &mut Findings) -> Opt
     };
     let cause = causes.iter().find(|c| fits(c));
     let me = who(world, call);
-    if cause.is_none() && (pages || lease) && !world.reflink_faults() {
+    if cause.is_none() && (pages || lease) && !world.reflink_livelock() {
         let what = if pages { "a held page" } else { "a lease" };
         let elsewhere = elsewhere(world, call, stand.seq);
         findings.call(
@@ -125,7 +125,7 @@ pub fn end(world: &World, stuck: &[CallId], helped_calls: &[CallId], findings: &
         }
     }
     // Known: whoever meets the livelock never returns, and others wait for the file that it has locked.
-    if world.reflink_faults() {
+    if world.reflink_livelock() {
         return;
     }
     for call in stuck {
@@ -144,7 +144,7 @@ pub fn end(world: &World, stuck: &[CallId], helped_calls: &[CallId], findings: &
 
 /// A call that ended only when the agent helped: something must have been there to wait for.
 fn helped(world: &World, call: u16, findings: &mut Findings) {
-    if world.reflink_faults() {
+    if world.reflink_livelock() {
         return;
     }
     let span = world.span(call);
@@ -382,7 +382,7 @@ fn pipes(world: &World, call: u16, from: u64, to: u64, all: &mut Vec<Cause>) {
         all.extend(state(dst.0, true));
     }
     // Whoever moves bytes between a pipe and a file has the pipe's lock while it waits for the file.
-    let other = in_flight(world, call, from, to).find(|k| {
+    let other = in_flight(world, call, from, to).filter(|k| waited(world, *k)).find(|k| {
         pipe_end(world, *k).is_some_and(|(other, _)| other == key)
             && !matches!(world.call_of(*k), Call::Vmsplice { .. } | Call::ReadPipe { .. })
     });
@@ -400,6 +400,12 @@ fn in_flight<'a>(
         let span = world.span(*k);
         *k != call && span.inv <= to && span.ret >= from
     })
+}
+
+/// Whether a call surely did not go straight through: it was seen to stand still, or needed help.
+fn waited(world: &World, call: u16) -> bool {
+    let seen = &world.seen[call as usize];
+    seen.helped || seen.stuck || world.watch.first_stand(call).is_some()
 }
 
 /// Files that a call uses by descriptor or name.
@@ -449,18 +455,14 @@ fn behind(world: &World, call: u16, from: u64, to: u64, all: &mut Vec<Cause>) {
     }
     let mine = files_of(world, call);
     // A waiter for pages, or one that stands behind it, has the lock of the file. A waiter for a lease has none.
-    let waits = |k: &u16| {
-        let stood = world.watch.stands.iter().any(|s| s.call == *k);
-        let helped = world.seen[*k as usize].helped || world.seen[*k as usize].stuck;
-        stood || helped
-    };
     let locks = |k: u16| {
         let changes = world.changed.get(&k).cloned().unwrap_or_else(|| world.changes(k));
         let changing = changes.iter().map(|c| c.file);
         let using = files_of(world, k).into_iter().filter(|_| !takes_no_lock(world.call_of(k)));
         changing.chain(using).find(|f| mine.contains(f) && world.files[*f].gate.is_none())
     };
-    let mut waiters: Vec<u16> = in_flight(world, call, from, to).filter(waits).collect();
+    let mut waiters: Vec<u16> =
+        in_flight(world, call, from, to).filter(|k| waited(world, *k)).collect();
     // The one that changes the layout is the first in the queue.
     waiters.sort_by_key(|k| (world.changed.get(k).is_none_or(Vec::is_empty), world.span(*k).inv));
     all.extend(waiters.iter().find_map(|k| locks(*k).map(|file| Cause::Inode(*k, file))));

@@ -52,8 +52,9 @@ impl World<'_> {
             incoherent: Vec::new(),
             tail_stored: false,
             unjudged: false,
-            behind_mappings: None,
             shared: false,
+            never_written: false,
+            behind_mappings: None,
         });
         index
     }

@@ -27,8 +27,11 @@ impl World<'_> {
         if !self.files[file].tail_stored {
             return;
         }
-        let known =
-            !self.files[file].is_xfs() && self.policy.knows(crate::Known::Ext4DaxTailTruncate);
+        let known = match self.files[file].id.mount {
+            program::Mount::Xfs => self.policy.knows(crate::Known::XfsUnwrittenTail),
+            program::Mount::XfsDax => false,
+            _ => self.policy.knows(crate::Known::Ext4DaxTailTruncate),
+        };
         let sure = sure && !known;
         let span = self.span(call);
         let (min, max) = self.sizes(file, Span { ret: span.inv, ..span }, Some(call));
@@ -113,8 +116,17 @@ impl World<'_> {
         // Names may also change later within the interval: then any of the files may be meant.
         let names_race = self.names_in_motion(path.mount, span);
         if names_race {
-            files =
-                (0..self.files.len()).filter(|f| self.files[*f].id.mount == path.mount).collect();
+            // A file that an open makes meanwhile may not be known yet, though its name could be looked up already.
+            for k in 0..self.program.lines.len() as u16 {
+                if let (Call::Open { path: made, .. }, Some(Payload::File(facts))) =
+                    (self.call_of(k), self.seen[k as usize].payload)
+                    && *made == path
+                    && !self.order.apart(self.span(k), span)
+                {
+                    self.file_by_id(facts.id, path, Some(*facts));
+                }
+            }
+            files = (0..self.files.len()).filter(|f| self.files[*f].on(path.mount)).collect();
         }
         let sure = files.len() == 1 && result.is_some() && !names_race;
         for file in files {
@@ -169,6 +181,16 @@ impl World<'_> {
                     && self.policy.knows(crate::Known::DaxUnshareStale);
                 if stale {
                     self.assign(call, obj, (page_down(offset), page_up(end)), any(), false);
+                }
+                if mode == M::UnshareRange
+                    && self.files[file].on(program::Mount::Xfs)
+                    && self.files[file].shared
+                    && self.policy.knows(crate::Known::XfsUnshareDirty)
+                {
+                    // Its own range it has written back before.
+                    self.files[file].never_written = true;
+                    self.assign(call, obj, (0, page_down(offset)), zero(), false);
+                    self.assign(call, obj, (page_up(end), u64::MAX), zero(), false);
                 }
             }
             M::PunchHole | M::ZeroRange | M::ZeroRangeKeepSize => {

@@ -99,10 +99,13 @@ impl World<'_> {
                 }
             }
         } else {
-            let (min, _) = self.sizes(map.file, span, Some(call));
+            let (min, max) = self.sizes(map.file, span, Some(call));
             self.files[map.file].tail_stored |= end > min;
             let kind = if pinned { Kind::Pinned } else { Kind::Dirty };
             self.touch_file(call, map.file, (start, end), kind);
+            // What is making the file longer meanwhile zeroes from the old end on, and may come to these bytes after they were stored: when it
+            // was invoked there was nothing to zero yet (`grow`).
+            self.assign(call, obj, (start.max(min), end.min(max)), zero(), false);
         }
         self.assign(call, obj, (start, end), src(start), sure);
     }

@@ -75,7 +75,10 @@ impl<'a> World<'a> {
             }
             Call::Link { from, to } if from.mount == to.mount => {
                 let (a, b) = (from.name as usize, to.name as usize);
-                self.name_op(call, from.mount, result, NameOp::Link { from: a, to: b }, a);
+                // ENOENT does not say that the name was absent: the file may have lost it after it was found.
+                if result != Some(Err(Errno(2))) {
+                    self.name_op(call, from.mount, result, NameOp::Link { from: a, to: b }, a);
+                }
             }
             Call::Pread { offset, buf, len, .. } => {
                 self.read_in(call, At::Offset(*offset), &[(*buf, *len)], result);
@@ -205,7 +208,7 @@ impl<'a> World<'a> {
                         obj,
                         head: 0,
                         tail: 0,
-                        last: [None; 2],
+                        last_out: None,
                         confused: false,
                         refs: Vec::new(),
                         taken: Vec::new(),
@@ -291,6 +294,7 @@ impl<'a> World<'a> {
                     self.fork(call, *child);
                 }
             }
+            Call::Readv { .. } => self.amend_read(call),
             Call::Pwrite { .. }
             | Call::Pwritev { .. }
             | Call::Writev { .. }

@@ -20,20 +20,34 @@ impl World<'_> {
             .any(|(_, _, vals)| vals.iter().all(|v| matches!(v, Val::Signed { .. })))
     }
 
-    /// Takes the next place on one side of a pipe: 0 puts `n` bytes in, 1 takes them out. None where it is not known which bytes these are.
+    /// Takes the next place on one side of a pipe: 0 puts `n` bytes in, 1 takes them out. Also whether it is not known which bytes these are.
     fn step(&mut self, key: u16, side: usize, n: u64, span: Span) -> Option<(ObjId, u64, bool)> {
-        let order = &self.order;
+        let raced = self.pipe_raced(span.call, key, side);
         let pipe = self.pipes.get_mut(&key)?;
-        let raced = pipe.last[side].is_some_and(|l| !order.before(l, span));
         pipe.confused |= raced;
-        pipe.last[side] = Some(span);
         let place = if side == 0 { &mut pipe.head } else { &mut pipe.tail };
         let at = *place;
         *place += n;
         if side == 1 {
+            pipe.last_out = Some(span);
             pipe.taken.push((span.call, at + n));
         }
         Some((pipe.obj, at, pipe.confused))
+    }
+
+    /// Whether another call that surely was neither before nor after this one moved bytes at the same end of a pipe: whoever gets the pipe's
+    /// lock first comes first (fs/splice.c:iter_file_splice_write, splice_file_to_pipe, 6.12 and 6.1).
+    pub(super) fn pipe_raced(&self, call: u16, pipe: u16, side: usize) -> bool {
+        self.any_overlap(call, |k| {
+            let seen = &self.seen[k as usize];
+            let slot = match (self.call_of(k), side) {
+                (Call::SpliceToPipe { .. } | Call::Vmsplice { .. } | Call::Tee { .. }, 0) => 1,
+                (Call::SpliceFromPipe { .. } | Call::ReadPipe { .. }, 1) => 0,
+                _ => return false,
+            };
+            let moved = !matches!(seen.result, Some(Ok(0) | Err(_)));
+            moved && seen.slots.get(slot).is_some_and(|s| s.0 == pipe)
+        })
     }
 
     /// Puts what `source` gives for each place into a pipe.
@@ -113,10 +127,9 @@ impl World<'_> {
         let (Some(from), Some(to)) = (keys.first().map(|s| s.0), keys.get(1).map(|s| s.0)) else {
             return;
         };
-        let order = &self.order;
         let Some(source) = self.pipes.get(&from).cloned() else { return };
-        // What is taken out, or put in by a race, at the same time moves the place where it began to look.
-        let raced = source.last.iter().flatten().any(|l| !order.before(*l, span));
+        // What is taken out at the same time moves the place where it began to look.
+        let raced = self.pipe_raced(call, from, 1);
         let unknown = source.confused || raced;
         let first = source.tail;
         let put = |place| {

@@ -17,6 +17,8 @@ impl World<'_> {
             self.pos_op(call, open, PosOp::Add(n));
         }
         let places = self.places(call, open, at);
+        // What begins later may move the position all the same, and come first: `amend_read` says where the read was.
+        let moving = self.places_in_motion(call, open, at);
         let source = self.files[file].obj;
         if direct {
             self.given(call, 1, iov, true);
@@ -44,18 +46,18 @@ impl World<'_> {
                 Buf::Map(_, offset) => {
                     if let Some(map) = self.map_in(call, slot).cloned() {
                         let from = |place: u64| match places[..] {
-                            [p] => {
+                            [p] if !moving => {
                                 Src::Copy { obj: source, delta: delta(p + k, place), before: false }
                             }
                             _ => any(),
                         };
-                        let known = sure && steady && places.len() == 1;
+                        let known = sure && steady && places.len() == 1 && !moving;
                         self.store(call, &map, *offset, in_result, known, direct, from);
                         if in_reach > in_result {
                             let more = in_reach - in_result;
                             let place = *offset + in_result;
                             let from = |at: u64| match places[..] {
-                                [p] => Src::Copy {
+                                [p] if !moving => Src::Copy {
                                     obj: source,
                                     delta: delta(p + k + in_result, at),
                                     before: false,
@@ -70,6 +72,48 @@ impl World<'_> {
             }
             k += len;
         }
+    }
+
+    /// A read at a position that racing calls moved has returned: what it put into mappings came from one of the places that are left.
+    pub(super) fn amend_read(&mut self, call: u16) {
+        let Call::Readv { iov, .. } = self.call_of(call) else { return };
+        let (Some(open), Some(Ok(n))) = (self.open_in(call, 0), self.seen[call as usize].result)
+        else {
+            return;
+        };
+        // An O_DIRECT read may deliver more than it says, and what it delivers may be lost: its bytes stay in doubt.
+        let file = self.opens[open].file;
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
+        if direct || !self.places_in_motion(call, open, At::Position) {
+            return;
+        }
+        let source = self.files[file].obj;
+        let places = self.places(call, open, At::Position);
+        let mut landed = Vec::new();
+        let (mut k, mut slot) = (0, 1);
+        for (buf, len) in iov {
+            if let Buf::Map(_, offset) = buf {
+                let here = n.saturating_sub(k).min(*len);
+                if let Some(map) = self.map_in(call, slot) {
+                    let (obj, start) = self.view(map, *offset);
+                    landed.push((obj, start, here, k));
+                }
+                slot += 1;
+            }
+            k += len;
+        }
+        for (obj, start, here, _) in &landed {
+            self.objects[obj.0 as usize].amend(*start, start + here, call, |v| {
+                v.span = Span { inv: NEVER, ret: NEVER, call: NOBODY };
+            });
+        }
+        for (obj, start, here, k) in landed {
+            for place in &places {
+                let src = Src::Copy { obj: source, delta: delta(place + k, start), before: false };
+                self.assign(call, obj, (start, start + here), src, false);
+            }
+        }
+        self.resolve(call);
     }
 
     /// A write: anonymous memory and mappings at one end, the file at the other. `base` is the offset that anonymous bytes are signed for.
@@ -102,6 +146,7 @@ impl World<'_> {
             self.given(call, 1, iov, false);
         }
         let steady = !self.is_fixed(call) || self.still_registered(call);
+        self.short_cow(call, open, at, iov, result);
         let position = matches!(self.call_of(call), Call::Writev { .. });
         let mut slot = 1;
         let mut parts = Vec::new();
@@ -159,6 +204,25 @@ impl World<'_> {
         ends.sort_unstable();
         ends.dedup();
         self.size_op(call, file, SizeOp::Maybe(Box::new(SizeOp::Max(ends))));
+    }
+
+    /// Known: a write to shared blocks that stopped inside one leaves in the rest of that block, as far as it was to be written, what the media held.
+    fn short_cow(&mut self, call: u16, open: usize, at: At, iov: Iov, result: Option<CallResult>) {
+        let file = self.opens[open].file;
+        let known = self.policy.knows(crate::Known::XfsDaxShortCow)
+            && self.files[file].on(program::Mount::XfsDax)
+            && self.files[file].shared
+            && lost_a_fault(iov, result);
+        let Some(Ok(n)) = result.filter(|r| known && *r != Ok(0)) else { return };
+        let total: u64 = iov.iter().map(|(_, l)| *l).sum();
+        let obj = self.files[file].obj;
+        let (min, _) = self.sizes(file, self.span(call), Some(call));
+        for place in self.places(call, open, at) {
+            let stopped = place.saturating_add(n);
+            let end = page_up(stopped).min(place.saturating_add(total));
+            self.assign(call, obj, (stopped, end), any(), false);
+            self.files[file].tail_stored |= end > min.max(stopped);
+        }
     }
 
     /// A write that failed may have moved the size all the same.
@@ -298,8 +362,7 @@ impl World<'_> {
             let other = self.span(k);
             k != call
                 && self.seen[k as usize].inv.is_some()
-                && !self.order.before(other, span)
-                && !self.order.before(span, other)
+                && !self.order.apart(other, span)
                 && which(k)
         })
     }
@@ -374,6 +437,16 @@ impl World<'_> {
                 self.size_op(call, file, op);
             }
         }
+        let result = Some(Ok(n));
+        match line {
+            Call::Pwrite { buf, len, .. } => {
+                self.short_cow(call, open, at, &[(*buf, *len)], result)
+            }
+            Call::Pwritev { iov, .. } | Call::Writev { iov, .. } => {
+                self.short_cow(call, open, at, iov, result);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn splice_in(&mut self, call: u16, open: usize, offset: u64, n: u64) {
@@ -383,7 +456,7 @@ impl World<'_> {
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.get(1).map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || pipe.last[0].is_some_and(|l| !self.order.before(l, span));
+        let confused = pipe.confused || self.pipe_raced(call, key, 0);
         let place = pipe.head;
         let src = if confused {
             any()
@@ -395,7 +468,6 @@ impl World<'_> {
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;
             pipe.head += n;
-            pipe.last[0] = Some(span);
         }
         if confused {
             self.assign(call, pipe.obj, (0, u64::MAX), any(), false);
@@ -407,12 +479,12 @@ impl World<'_> {
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || pipe.last[1].is_some_and(|l| !self.order.before(l, span));
+        let confused = pipe.confused || self.pipe_raced(call, key, 1);
         let place = pipe.tail;
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;
             pipe.tail += n;
-            pipe.last[1] = Some(span);
+            pipe.last_out = Some(span);
             pipe.taken.push((call, place + n));
         }
         let obj = pipe.obj;
