@@ -320,6 +320,26 @@ t0: link(\"a\", \"c\")"
 }
 
 #[test]
+fn a_sendfile_to_a_direct_file_ends_before_an_odd_rest() {
+    let text = |flags: &str| {
+        format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 100000)
+t0: f1 = open(\"b\", RDWR|CREAT{flags})
+t0: sendfile(f1, f0, 0, 128K)"
+        )
+    };
+    let script = |flags, n| {
+        let script = Script::new("ext4", &text(flags)).open(0, 1).ok(1, &[0], 100_000);
+        script.open(2, 2).ok(3, &[2, 0], n)
+    };
+    script("|DIRECT", 65536).explained();
+    script("", 100_000).explained();
+    script("", 65536).anomalous(Kind::WrongResult, Oracle::Bytes);
+    script("|DIRECT", 16384).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
 fn a_read_into_a_mapping_of_its_own_file_moves_bytes() {
     let text = "t0: f0 = open(\"a\", RDWR|CREAT)
 t0: pwrite(f0, 0, anon, 16K)
