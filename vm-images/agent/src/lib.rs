@@ -19,6 +19,7 @@ mod runner;
 mod setup;
 mod slots;
 mod sys;
+mod ublk;
 
 #[cfg(test)]
 mod tests;

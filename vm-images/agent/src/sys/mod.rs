@@ -8,6 +8,7 @@ pub mod arena;
 pub mod fault;
 mod memory;
 pub mod ring;
+pub mod ublk;
 
 pub use memory::{Buffer, Pool, map_words, shared};
 pub use ring::{Queue, supported_ops};
