@@ -7,6 +7,7 @@ mod conductor;
 mod control;
 mod exec;
 mod facts;
+mod gates;
 mod io;
 mod look;
 mod mounts;

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "this is the one place for it")]
 
 pub mod arena;
+pub mod dm;
 pub mod fault;
 mod memory;
 pub mod ring;
