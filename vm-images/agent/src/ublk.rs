@@ -6,7 +6,7 @@
 use crate::control::Counter;
 use crate::sys;
 use crate::sys::ublk::{Device, Op, PATH, Request, Wake, bell};
-use history::stamp;
+use history::{Errno, stamp};
 use program::{GATE_SIZE, GateSlot, Settle};
 use rustix::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,38 +74,37 @@ impl Ublk {
     }
 
     /// The block device.
-    pub const fn path() -> &'static str {
-        PATH
-    }
+    pub const PATH: &str = PATH;
 
     /// Requests that come from now on are held.
-    pub fn hold(&self) -> Result<(), String> {
+    pub fn hold(&self) -> Result<(), Errno> {
         self.ask(command::HOLD, 0)
     }
 
     /// Settles what is held, and holds nothing any more.
-    pub fn release(&self, settle: Settle) -> Result<(), String> {
+    pub fn release(&self, settle: Settle) -> Result<(), Errno> {
         let index = Settle::NAMES.iter().position(|(_, s)| *s == settle).unwrap_or_default();
         self.ask(command::RELEASE, index as u32)
     }
 
     /// Fills the device with the signature of a run.
-    pub fn reset(&self, run: u32) -> Result<(), String> {
+    pub fn reset(&self, run: u32) -> Result<(), Errno> {
         self.ask(command::RESET, run)
     }
 
-    fn ask(&self, command: u32, argument: u32) -> Result<(), String> {
+    fn ask(&self, command: u32, argument: u32) -> Result<(), Errno> {
         let Words { answered, state, .. } = self.words;
         let seen = answered.get();
         self.words.command.store(command, Ordering::Release);
         self.words.argument.store(argument, Ordering::Release);
-        rustix::io::write(&self.bell, &1u64.to_ne_bytes()).map_err(|e| format!("bell: {e}"))?;
+        rustix::io::write(&self.bell, &1u64.to_ne_bytes()).map_err(sys::errno)?;
         let until = Instant::now() + PATIENCE;
         while answered.get() == seen && Instant::now() < until {
             answered.wait_while(seen, Some(Duration::from_millis(50)));
         }
         let alive = answered.get() != seen && state.load(Ordering::Acquire) == STARTED;
-        if alive { Ok(()) } else { Err("the ublk server does not answer".into()) }
+        // It died: what it was to serve fails as well.
+        if alive { Ok(()) } else { Err(Errno(libc::EIO)) }
     }
 }
 
