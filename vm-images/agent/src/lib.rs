@@ -7,6 +7,7 @@ mod conductor;
 mod control;
 mod exec;
 mod facts;
+mod gates;
 mod io;
 mod look;
 mod mounts;
@@ -19,6 +20,7 @@ mod runner;
 mod setup;
 mod slots;
 mod sys;
+mod ublk;
 
 #[cfg(test)]
 mod tests;

@@ -116,8 +116,12 @@ impl Supervisor {
         let recorder = Recorder::new(self.control, self.memory, slot, record);
         let asked_for = self.control.outcome.load(Ordering::Acquire) == outcome::KILL_ME;
         let in_program = self.control.in_program.load(Ordering::Acquire) != 0;
+        let released = (in_program && self.control.any_held()).then(|| recorder.moment());
         let status = self.kill();
         recorder.forget(self.runner.as_raw_nonzero().get() as u32);
+        if let Some(moment) = released {
+            recorder.gates_released(moment);
+        }
         if !asked_for {
             recorder.trouble(match status {
                 Some(status) => format!("the runner died: wait status {status:#x}"),
@@ -176,8 +180,10 @@ impl Supervisor {
             .is_none_or(|rest| matches!(rest.trim().chars().next(), None | Some('Z' | 'X')))
     }
 
-    /// Kills the runner and reaps all who died. The wait status, or nothing if it does not die.
+    /// Kills the runner and reaps all who died. The wait status, or nothing if it does not die. Gates are released first: nobody dies who
+    /// waits for I/O that is held.
     fn kill(&self) -> Option<i32> {
+        self.environment.gates.release_all(self.control);
         let _ = kill_process(self.runner, Signal::KILL);
         let until = Instant::now() + DEATH;
         while Instant::now() < until {

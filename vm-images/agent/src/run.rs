@@ -1,8 +1,9 @@
 //! One run: its program, its slots and its directories, one on each mount that the program names.
 
+use crate::gates::Gates;
 use crate::record::Recorder;
 use crate::slots::Table;
-use program::{Call, Mount, Path as FilePath, Program};
+use program::{Call, GateSlot, Line, Mount, Path as FilePath, Program};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, openat, unlinkat};
 use rustix::io::Errno;
@@ -25,6 +26,8 @@ pub struct Environment {
     pub kmsg: Option<File>,
     /// Opcodes of io_uring that the kernel has.
     pub ring_ops: Arc<Vec<u8>>,
+    /// The gates that the kernel can have.
+    pub gates: Gates,
 }
 
 impl Environment {
@@ -168,10 +171,24 @@ impl Run {
         self.places.iter().find(|p| p.mount == mount)
     }
 
+    /// See `Environment::gates`.
+    pub fn gates(&self) -> &Gates {
+        &self.environment.gates
+    }
+
     /// See `Environment::drop_caches`.
     pub fn drop_caches(&self) -> rustix::io::Result<()> {
         self.environment.drop_caches()
     }
+}
+
+/// The gates whose devices a program opens.
+pub fn gates_of(program: &Program) -> BTreeSet<GateSlot> {
+    let gate = |line: &Line| match line.call {
+        Call::OpenGate { gate, .. } => Some(gate),
+        _ => None,
+    };
+    program.lines.iter().filter_map(gate).collect()
 }
 
 /// The mounts that a program names.

@@ -7,7 +7,8 @@ use crate::control::{Control, command, outcome};
 use crate::mounts::Mounts;
 use crate::readback::Reader;
 use crate::record::{Recorder, learn_pid, now};
-use crate::run::{Environment, Place, Run, mounts_of};
+use crate::run::{Environment, Place, Run, gates_of, mounts_of};
+use crate::sys::Pool;
 use history::memory::Memory;
 use history::wire::{Job, Note, RunOptions, header};
 use program::{Mount, Program};
@@ -22,6 +23,7 @@ pub struct Runner {
     mounts: Mounts,
     conductor: Conductor,
     reader: Reader,
+    pool: Pool,
 }
 
 impl Runner {
@@ -34,7 +36,8 @@ impl Runner {
     ) -> std::io::Result<Runner> {
         learn_pid();
         let conductor = Conductor::new(control)?;
-        Ok(Runner { control, memory, environment, mounts, conductor, reader: Reader::default() })
+        let (reader, pool) = (Reader::default(), Pool::default());
+        Ok(Runner { control, memory, environment, mounts, conductor, reader, pool })
     }
 
     /// Serves commands for ever.
@@ -85,6 +88,11 @@ impl Runner {
     /// Runs a program in this process. Public for tests, which have no PID 1.
     pub fn run(&mut self, recorder: Recorder, number: u32, program: Program, options: RunOptions) {
         self.environment.announce(number);
+        for gate in gates_of(&program) {
+            if let Err(error) = self.environment.gates.reset(gate, number, &mut self.pool) {
+                return recorder.trouble(format!("no content for {gate}: errno {}", error.0));
+            }
+        }
         self.control.reset();
         self.control.in_program.store(1, Ordering::Release);
         let run =

@@ -9,7 +9,8 @@ use crate::ring::Ring;
 use crate::sys::{self, arena::Area};
 use history::CallResult;
 use program::{
-    CallId, FILES_MAX, FileSlot, MAPS_MAX, MapSlot, Mount, PIPES_MAX, PipeSlot, RINGS_MAX, RingSlot,
+    CallId, FILES_MAX, FileSlot, GateSlot, MAPS_MAX, MapSlot, Mount, PIPES_MAX, PipeSlot,
+    RINGS_MAX, RingSlot,
 };
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,14 +19,26 @@ use std::sync::{Arc, Mutex, MutexGuard};
 #[derive(Debug)]
 pub struct Handle {
     fd: OwnedFd,
-    /// Where its file lives; of no meaning for a pipe.
+    /// Where its file lives; of no meaning for a pipe or a gate.
     pub mount: Mount,
+    /// The gate whose device it is.
+    pub gate: Option<GateSlot>,
 }
 
 impl Handle {
     /// Of a descriptor.
     pub fn new(fd: OwnedFd, mount: Mount) -> Arc<Handle> {
-        Arc::new(Handle { fd, mount })
+        Arc::new(Handle { fd, mount, gate: None })
+    }
+
+    /// Of the device of a gate.
+    pub fn of_gate(fd: OwnedFd, mount: Mount, gate: GateSlot) -> Arc<Handle> {
+        Arc::new(Handle { fd, mount, gate: Some(gate) })
+    }
+
+    /// Of another descriptor of the same open file.
+    pub fn same(&self, fd: OwnedFd) -> Arc<Handle> {
+        Arc::new(Handle { fd, ..*self })
     }
 }
 

@@ -3,6 +3,7 @@
 //! What DAX does is not tested here, nor how PID 1 replaces a runner: those need a guest.
 
 use crate::control::Control;
+use crate::gates::Gates;
 use crate::pid1::Supervisor;
 use crate::record::Recorder;
 use crate::run::Environment;
@@ -40,6 +41,7 @@ fn ground() -> (Memory<'static>, tempfile::TempDir, Arc<Environment>) {
         clear_warn_once: None,
         kmsg: None,
         ring_ops: Arc::new(sys::supported_ops()),
+        gates: Gates::default(),
     };
     (memory, root, Arc::new(environment))
 }

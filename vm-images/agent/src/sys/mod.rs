@@ -5,9 +5,11 @@
 #![expect(unsafe_code, reason = "this is the one place for it")]
 
 pub mod arena;
+pub mod dm;
 pub mod fault;
 mod memory;
 pub mod ring;
+pub mod ublk;
 
 pub use memory::{Buffer, Pool, map_words, shared};
 pub use ring::{Queue, supported_ops};
