@@ -14,7 +14,7 @@ use history::wire::{
     AGENT_FAILED, AGENT_READY, Job, SLOTS, STATE_DONE, STATE_READY, STATE_RUNNING, header, slot,
     slot_offset,
 };
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -180,7 +180,7 @@ impl Supervisor {
         let _ = kill_process(self.runner, Signal::KILL);
         let until = Instant::now() + DEATH;
         while Instant::now() < until {
-            while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                 if pid == self.runner {
                     return Some(status.as_raw());
                 }
