@@ -150,6 +150,7 @@ impl Conductor {
         for lane in THREADS_MAX.into()..LANES {
             self.reap_child(run, lane);
         }
+        self.control.write_signals(&run.recorder);
     }
 
     /// Whether a lane's child has ended, or there is none.
@@ -169,7 +170,7 @@ impl Conductor {
             if matches!(run.program.lines[line].call, Call::Exit) {
                 run.recorder
                     .returned(line, run.recorder.moment(), Ok(0), || history::Payload::None);
-            } else if self.control.is_ending() {
+            } else if self.control.is_ending() || mine.killed.load(Ordering::Acquire) != 0 {
                 self.killed.push(line);
             } else {
                 self.died.push(line);
@@ -316,6 +317,7 @@ impl Conductor {
         }
         let helped = blocked.into_iter().filter(|line| self.control.stage(*line) == stage::OVER);
         let helped: Vec<usize> = helped.chain(self.killed.iter().copied()).collect();
+        self.control.write_signals(&run.recorder);
         if idle {
             run.recorder.end(&self.died, &helped);
         } else {
@@ -364,12 +366,10 @@ impl Conductor {
     fn interrupt(&mut self, run: &Run) -> bool {
         self.within(run, |it| {
             for lane in 0..usize::from(THREADS_MAX) {
-                if it.control.current(lane).is_some() {
-                    sys::signal_thread(
-                        pid(),
-                        it.control.lanes[lane].tid.load(Ordering::Acquire),
-                        INTERRUPT,
-                    );
+                if it.control.current(lane).is_some()
+                    && let Some((pid, tid)) = it.control.lanes[lane].server()
+                {
+                    let _ = sys::signal_thread(pid, tid, INTERRUPT);
                 }
             }
             std::thread::sleep(POLL);

@@ -3,7 +3,9 @@
 //! It outlives the runner, so that PID 1 can say what was in flight when the runner died. Results do not go through here, but
 //! straight into the log.
 
+use crate::signals::{SIGNALS_MAX, SignalSlot};
 use program::{CHILDREN_MAX, GATES_MAX, GateSlot, LINES_MAX, Lane, THREADS_MAX};
+use rustix::process::Pid;
 use rustix::thread::futex;
 use rustix::time::Timespec;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -22,6 +24,14 @@ pub fn lane_index(lane: Lane) -> Option<usize> {
         Lane::Child(n) if n < CHILDREN_MAX => Some((THREADS_MAX + n).into()),
         _ => None,
     }
+}
+
+/// The lane of that index.
+pub fn lane_at(index: usize) -> Option<Lane> {
+    (index < LANES).then(|| match (index as u8).checked_sub(THREADS_MAX) {
+        Some(child) => Lane::Child(child),
+        None => Lane::Thread(index as u8),
+    })
 }
 
 /// How far a line has come.
@@ -99,8 +109,18 @@ pub struct LaneControl {
     pub tid: AtomicU32,
     /// The lane waits for the completion of a ring's request: look at the ring's workers rather than at it.
     pub in_ring: AtomicU32,
+    /// The program killed the lane's child.
+    pub killed: AtomicU32,
     /// The lane waits for something of the agent's own: it is not blocked, however still it stands.
     pub own_wait: AtomicU32,
+}
+
+impl LaneControl {
+    /// Process and thread that serve the lane, if any do.
+    pub fn server(&self) -> Option<(Pid, Pid)> {
+        let id = |id: &AtomicU32| Pid::from_raw(id.load(Ordering::Acquire) as i32);
+        id(&self.pid).zip(id(&self.tid))
+    }
 }
 
 /// The page.
@@ -138,6 +158,12 @@ pub struct Control {
     pub gates_over: AtomicU32,
     /// Lines that were issued through each gate's device, as bit sets.
     pub through: [AtomicU64; GATES],
+    /// A program has changed how long the kernel waits for the break of a lease.
+    pub break_time_set: AtomicU32,
+    /// Signals that handlers have kept so far.
+    pub signals_kept: AtomicU32,
+    /// The first of them.
+    pub signals: [SignalSlot; SIGNALS_MAX],
     /// Stages of the lines.
     pub stages: [AtomicU32; LINES_MAX],
     /// The lanes.
@@ -166,6 +192,7 @@ impl Control {
         self.began.store(crate::record::now(), Ordering::Relaxed);
         self.ending.store(0, Ordering::Relaxed);
         self.helped.store(0, Ordering::Relaxed);
+        self.forget_signals();
         self.gates_over.store(0, Ordering::Relaxed);
         self.through.iter().for_each(|lines| lines.store(0, Ordering::Relaxed));
         self.stages.iter().for_each(|s| s.store(stage::NEW, Ordering::Relaxed));

@@ -5,6 +5,7 @@
 
 mod conductor;
 mod control;
+mod descriptors;
 mod exec;
 mod facts;
 mod gates;
@@ -18,6 +19,7 @@ mod ring;
 mod run;
 mod runner;
 mod setup;
+mod signals;
 mod slots;
 mod sys;
 mod ublk;

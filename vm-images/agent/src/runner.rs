@@ -8,12 +8,15 @@ use crate::mounts::Mounts;
 use crate::readback::Reader;
 use crate::record::{Recorder, learn_pid, now};
 use crate::run::{Environment, Place, Run, gates_of, mounts_of};
-use crate::sys::Pool;
+use crate::sys::{Pool, notice};
 use history::memory::Memory;
 use history::wire::{Job, Note, RunOptions, header};
-use program::{Mount, Program};
+use program::{Lease, Mount, Program};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Seconds that the kernel waits for the answer to the break of a lease, unless a program says otherwise: its own default.
+const LEASE_BREAK_TIME: u8 = 45;
 
 /// The runner's belongings.
 pub struct Runner {
@@ -94,6 +97,12 @@ impl Runner {
             }
         }
         self.control.reset();
+        notice::answer_with(Lease::Layout);
+        if self.control.break_time_set.swap(0, Ordering::AcqRel) != 0
+            && let Some(Err(error)) = self.environment.set_lease_break_time(LEASE_BREAK_TIME)
+        {
+            return recorder.trouble(format!("lease-break-time: {error}"));
+        }
         self.control.in_program.store(1, Ordering::Release);
         let run =
             match Run::new(&self.environment, number, program, recorder, options.block_after_ms) {

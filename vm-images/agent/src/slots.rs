@@ -5,6 +5,7 @@
 //! O_PATH descriptor: every use is EBADF) under its number, which goes when the last share does. Mappings need no such care: no address
 //! is used twice in a program.
 
+use crate::descriptors::Sockets;
 use crate::ring::Ring;
 use crate::sys::{self, arena::Area};
 use history::CallResult;
@@ -84,6 +85,8 @@ pub struct Slots {
     rings: [Option<Filled<Arc<Ring>>>; RINGS_MAX as usize],
     /// Every ring of the program, also those whose slot was filled anew: their requests are awaited at the end.
     pub all_rings: Vec<Arc<Ring>>,
+    /// Through which descriptors are sent, if the program does so.
+    pub sockets: Option<Arc<Sockets>>,
 }
 
 macro_rules! kinds {

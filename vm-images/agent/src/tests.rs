@@ -38,6 +38,7 @@ fn ground() -> (Memory<'static>, tempfile::TempDir, Arc<Environment>) {
     let environment = Environment {
         root: root.path().to_owned(),
         drop_caches: None,
+        lease_break_time: None,
         clear_warn_once: None,
         kmsg: None,
         ring_ops: Arc::new(sys::supported_ops()),
@@ -52,6 +53,7 @@ fn bench() -> &'static Mutex<Bench> {
         let (memory, root, environment) = ground();
         let control: &'static Control = sys::shared().expect("a page");
         sys::fault::install(2);
+        sys::notice::install(control);
         let runner = Runner::new(control, memory, environment, Mounts::default()).expect("threads");
         Mutex::new(Bench { runner, control, memory, next: 1, _root: root })
     })

@@ -3,6 +3,7 @@
 //! Results are recorded as seen; nothing is retried. `link`ed lines are only queued here (see `ring`).
 
 mod bits;
+mod leases;
 mod pins;
 mod request;
 
@@ -571,12 +572,14 @@ impl Exec<'_> {
         }
         // The table's lock is the only one of ours that the child wants: nobody else may hold it while memory is copied.
         let began = self.recorder.invoke(self.line, std::mem::take(&mut self.slots));
+        lane.killed.store(0, Ordering::Release);
         let guard = self.run.table.lock();
         let result = sys::fork();
         drop(guard);
         if result == Ok(0) {
             sys::die_with_parent();
             let pid = learn_pid();
+            lane.tid.store(pid, Ordering::Release);
             lane.pid.store(pid, Ordering::Release);
             self.lane.index = index;
             serve(self.recorder.control, self.lane, |lane, line| run_line(self.run, lane, line));

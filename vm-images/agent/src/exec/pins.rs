@@ -35,7 +35,7 @@ impl Exec<'_> {
                 let control = self.recorder.control;
                 self.own_wait(|it| it.plain(|| run.gates().release(control, gate, settle)))
             }
-            _ => Err(SkipReason::Unsupported),
+            _ => self.leases(call),
         }
     }
 
@@ -44,7 +44,7 @@ impl Exec<'_> {
     }
 
     /// What is done here may take a while, and nobody is blocked.
-    fn own_wait(&mut self, what: impl FnOnce(&mut Self) -> Issue<()>) -> Issue<()> {
+    pub(super) fn own_wait(&mut self, what: impl FnOnce(&mut Self) -> Issue<()>) -> Issue<()> {
         let waits = &self.recorder.control.lanes[self.lane.index].own_wait;
         waits.store(1, Ordering::Release);
         let done = what(self);
