@@ -20,7 +20,7 @@ pub fn splat(world: &World, splat: &Splat, findings: &mut Findings) {
     }
     // insert_pfn looks at a page table of this very program. What the others look at belongs to the page of the device, which an earlier
     // run of the guest may have left in that state (fs/dax.c:dax_associate_entry, page->mapping, 6.12).
-    let xfs_dax = world.files.iter().any(|f| f.id.mount == program::Mount::XfsDax);
+    let xfs_dax = world.files.iter().any(|f| f.on(program::Mount::XfsDax));
     let left = !splat.title.contains("insert_pfn")
         && xfs_dax
         && world.policy.knows(crate::Known::XfsDaxReflinkFault);

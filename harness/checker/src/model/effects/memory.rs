@@ -25,7 +25,16 @@ impl World<'_> {
             .then(|| self.object(Src::Through { obj: viewed, delta: offset as i64 }, Some(file)));
         let prot_reg = Lin::new(prot.0);
         let len_now = (len, len);
-        let map = Map { open, file, offset, len: len_now, sharing, prot: prot_reg, private };
+        let map = Map {
+            filler: call,
+            open,
+            file,
+            offset,
+            len: len_now,
+            sharing,
+            prot: prot_reg,
+            private,
+        };
         self.maps.insert((process, call), map);
         if let Some(obj) = private
             && flags.has(MapFlags::POPULATE)

@@ -12,8 +12,7 @@ impl World<'_> {
         let total: u64 = iov.iter().map(|(_, l)| *l).sum();
         let (n, sure) = done(result, total);
         let file = self.opens[open].file;
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         if at == At::Position && result.is_some_and(|r| r.is_ok()) {
             self.pos_op(call, open, PosOp::Add(n));
         }
@@ -21,6 +20,11 @@ impl World<'_> {
         // What begins later may move the position all the same, and come first: `amend_read` says where the read was.
         let moving = self.places_in_motion(call, open, at);
         let source = self.files[file].obj;
+        if direct {
+            self.given(call, 1, iov, true);
+        }
+        // A registered buffer keeps its pages when the mapping gets others.
+        let steady = !self.is_fixed(call) || self.still_registered(call);
         // An O_DIRECT read that failed may have delivered a part. One that succeeds goes on past the end of file to the end of the buffer,
         // with zeros there, and only the count is trimmed (fs/iomap/direct-io.c:__iomap_dio_rw, iomap_dio_hole_iter, 6.12).
         let failed_part = matches!(result, Some(Err(Errno(4 | 5 | 14 | 22))));
@@ -47,7 +51,7 @@ impl World<'_> {
                             }
                             _ => any(),
                         };
-                        let known = sure && places.len() == 1 && !moving;
+                        let known = sure && steady && places.len() == 1 && !moving;
                         self.store(call, &map, *offset, in_result, known, direct, from);
                         if in_reach > in_result {
                             let more = in_reach - in_result;
@@ -79,8 +83,7 @@ impl World<'_> {
         };
         // An O_DIRECT read may deliver more than it says, and what it delivers may be lost: its bytes stay in doubt.
         let file = self.opens[open].file;
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         if direct || !self.places_in_motion(call, open, At::Position) {
             return;
         }
@@ -125,8 +128,7 @@ impl World<'_> {
         let Some(open) = self.open_in(call, 0) else { return };
         let total: u64 = iov.iter().map(|(_, l)| *l).sum();
         let file = self.opens[open].file;
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         let (n, sure) = match result {
             // What was written before an O_DIRECT write failed is on the device (fs/iomap/direct-io.c, 6.12).
             Some(Err(Errno(4 | 5 | 14 | 22 | 28))) if direct => (total, false),
@@ -142,6 +144,10 @@ impl World<'_> {
         {
             self.direct_write_fault(call, open, at, iov);
         }
+        if direct {
+            self.given(call, 1, iov, false);
+        }
+        let steady = !self.is_fixed(call) || self.still_registered(call);
         self.short_cow(call, open, at, iov, result);
         let position = matches!(self.call_of(call), Call::Writev { .. });
         let mut slot = 1;
@@ -154,7 +160,8 @@ impl World<'_> {
             match buf {
                 Buf::Anon(_) => parts.push((k, here, None)),
                 Buf::Map(_, offset) => {
-                    let view = self.map_in(call, slot).map(|m| self.view(m, *offset));
+                    let view =
+                        self.map_in(call, slot).filter(|_| steady).map(|m| self.view(m, *offset));
                     let shown =
                         self.map_in(call, slot).and_then(|m| self.files[m.file].behind_mappings);
                     odd.extend(shown.map(|val| (k, here, val)));
@@ -218,7 +225,7 @@ impl World<'_> {
     fn short_cow(&mut self, call: u16, open: usize, at: At, iov: Iov, result: Option<CallResult>) {
         let file = self.opens[open].file;
         let known = self.policy.knows(crate::Known::XfsDaxShortCow)
-            && self.files[file].id.mount == program::Mount::XfsDax
+            && self.files[file].on(program::Mount::XfsDax)
             && self.files[file].shared
             && lost_a_fault(iov, result);
         let Some(Ok(n)) = result.filter(|r| known && *r != Ok(0)) else { return };
@@ -244,7 +251,8 @@ impl World<'_> {
         direct: bool,
     ) {
         let file = self.opens[open].file;
-        let mount = self.files[file].id.mount;
+        // What reached a device before it failed is entered with the bytes; it has no size to move and no page cache in use.
+        let Some(mount) = self.files[file].mount() else { return };
         let writable = self.opens[open].writable();
         let mut ends = Vec::new();
         for place in self.places(call, open, at) {
@@ -294,8 +302,7 @@ impl World<'_> {
         let file = self.opens[open].file;
         let obj = self.files[file].obj;
         let failed = matches!(result, Some(Err(_)));
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         if at == At::Append && !failed {
             self.size_op(call, file, maybe(SizeOp::Append(n), sure));
         }
@@ -322,12 +329,12 @@ impl World<'_> {
                 // The old end of file is zeroed through the page cache first (fs/xfs/xfs_file.c:xfs_file_write_checks, 6.12).
                 self.touch_file(call, file, (min, *place), Kind::Dirty);
             }
-            let zeroes = !(self.files[file].id.mount == program::Mount::Ext4Dax
+            let zeroes = !(self.files[file].on(program::Mount::Ext4Dax)
                 && self.policy.knows(crate::Known::Ext4DaxTail));
             self.grow(call, file, *place, sure && exact && zeroes);
             if at != At::Append {
                 let op = SizeOp::Max(vec![place + n]);
-                if !failed {
+                if !failed && self.files[file].gate.is_none() {
                     self.size_op(call, file, maybe(op, sure && exact));
                 }
             }
@@ -364,7 +371,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn any_overlap(&self, call: u16, which: impl Fn(u16) -> bool) -> bool {
+    pub(crate) fn any_overlap(&self, call: u16, which: impl Fn(u16) -> bool) -> bool {
         let span = self.span(call);
         (0..self.program.lines.len() as u16).any(|k| {
             let other = self.span(k);
@@ -460,12 +467,11 @@ impl World<'_> {
     pub(super) fn splice_in(&mut self, call: u16, open: usize, offset: u64, n: u64) {
         let file = self.opens[open].file;
         let source = self.files[file].obj;
-        let copies =
-            self.files[file].id.mount.is_dax() || self.opens[open].flags.has(OpenFlags::DIRECT);
+        let copies = self.files[file].is_dax() || self.opens[open].flags.has(OpenFlags::DIRECT);
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.get(1).map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || self.splices_race(call, key, 1);
+        let confused = pipe.confused || self.pipe_raced(call, key, 0);
         let place = pipe.head;
         let src = if confused {
             any()
@@ -484,31 +490,17 @@ impl World<'_> {
         self.assign(call, pipe.obj, (place, place + n), src, true);
     }
 
-    /// Whether another call moves bytes at the same end of a pipe meanwhile, be it that it began later: whoever has the pipe's lock first comes first
-    /// (fs/splice.c:iter_file_splice_write, splice_file_to_pipe, 6.12 and 6.1). The pipe is in the n-th slot of those calls.
-    fn splices_race(&self, call: u16, pipe: u16, n: usize) -> bool {
-        self.any_overlap(call, |k| {
-            let seen = &self.seen[k as usize];
-            let same_end = match self.call_of(k) {
-                Call::SpliceToPipe { .. } => n == 1,
-                Call::SpliceFromPipe { .. } => n == 0,
-                _ => false,
-            };
-            let moved = !matches!(seen.result, Some(Ok(0) | Err(_)));
-            same_end && moved && seen.slots.get(n).is_some_and(|s| s.0 == pipe)
-        })
-    }
-
     pub(super) fn splice_out(&mut self, call: u16, open: usize, offset: u64, n: u64) {
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || self.splices_race(call, key, 0);
+        let confused = pipe.confused || self.pipe_raced(call, key, 1);
         let place = pipe.tail;
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;
             pipe.tail += n;
             pipe.last_out = Some(span);
+            pipe.taken.push((call, place + n));
         }
         let obj = pipe.obj;
         self.land(call, open, At::Offset(offset), n, true, false, |p| {
