@@ -7,14 +7,13 @@
 use checker::Policy;
 use harness::report::timeline;
 use history::record;
-use libfuzzer_sys::{Corpus, fuzz_target};
+use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| -> Corpus {
+fuzz_target!(|bytes: &[u8]| {
     let Some(record) = std::str::from_utf8(bytes).ok().and_then(|text| record::parse(text).ok())
     else {
-        return Corpus::Reject;
+        return;
     };
     let _ = checker::check(&record.program, &record.history, &Policy::for_release("6.12"));
     let _ = timeline::history(&record.program, &record.history);
-    Corpus::Keep
 });

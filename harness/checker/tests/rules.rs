@@ -296,6 +296,30 @@ t0: f2 = open(\"b\", RDWR)";
 }
 
 #[test]
+fn a_link_may_lose_its_file_only_to_a_racing_call() {
+    let script = |removal: &str| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t1: {removal} &
+t0: link(\"a\", \"c\")"
+        );
+        Script::new("xfs", &text).open(0, 1).open(1, 2)
+    };
+    let none = || Payload::None;
+    let enoent = Err(history::Errno(2));
+    let racing = |removal| script(removal).inv(2, &[]).inv(3, &[]).ret(2, Ok(0), none());
+    racing("rename(\"b\", \"a\")").ret(3, enoent, none()).explained();
+    racing("unlink(\"a\")").ret(3, enoent, none()).explained();
+    // The file keeps a name, or the name had another file before.
+    let anomaly = |script: Script| {
+        script.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    };
+    anomaly(racing("rename(\"b\", \"d\")").ret(3, enoent, none()));
+    anomaly(script("rename(\"b\", \"a\")").ok(2, &[], 0).fails(3, &[], 2));
+}
+
+#[test]
 fn a_read_into_a_mapping_of_its_own_file_moves_bytes() {
     let text = "t0: f0 = open(\"a\", RDWR|CREAT)
 t0: pwrite(f0, 0, anon, 16K)
@@ -389,4 +413,197 @@ t0: pread(f0, 0, m0+0, 4K)";
     };
     script(2).explained();
     script(1).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+#[test]
+fn a_read_at_one_of_several_positions_settles_nothing() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: ftruncate(f0, 8K)
+t0: pwrite(f0, 0, anon, 8K) &
+t1: fallocate(f0, PUNCH_HOLE, 0, 8K)
+t0: lseek(f0, 4K, SET) &
+t1: lseek(f0, 0, SET)
+t0: readv(f0, [anon 4K])
+t0: pread(f0, 0, anon, 4K)";
+    let script = |race| {
+        let script = Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 0)
+            .inv(2, &[0])
+            .inv(3, &[0])
+            .ret(2, Ok(8192), Payload::None)
+            .ret(3, Ok(0), Payload::None);
+        let script = if race {
+            script.inv(4, &[0]).inv(5, &[0]).ret(4, Ok(4096), Payload::None)
+        } else {
+            script.ok(4, &[0], 4096).inv(5, &[0])
+        };
+        script.ret(5, Ok(0), Payload::None).call(6, &[0], 4096, read(vec![zeros(4096)])).call(
+            7,
+            &[0],
+            4096,
+            read(vec![signed(2, 0, 4096)]),
+        )
+    };
+    script(true).explained();
+    script(false).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn splices_that_race_for_a_pipe_come_in_either_order() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: p0 = pipe()
+t0: splice(f0, 0, p0, 8K)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: splice(p0, f1, 0, 4K) &
+t1: splice(p0, f1, 4K, 4K)
+t0: pread(f1, 0, anon, 8K)";
+    let script = |race, runs| {
+        let script = Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 8192)
+            .ok(2, &[], 0)
+            .ok(3, &[0, 2], 8192)
+            .open(4, 2);
+        let script = if race {
+            script.inv(5, &[2, 4]).inv(6, &[2, 4]).ret(5, Ok(4096), Payload::None).ret(
+                6,
+                Ok(4096),
+                Payload::None,
+            )
+        } else {
+            script.ok(5, &[2, 4], 4096).ok(6, &[2, 4], 4096)
+        };
+        script.call(7, &[4], 8192, read(runs))
+    };
+    let swapped = || vec![signed(1, 4096, 4096), signed(1, 0, 4096)];
+    script(true, vec![signed(1, 0, 8192)]).explained();
+    script(true, swapped()).explained();
+    script(false, vec![signed(1, 0, 8192)]).explained();
+    script(false, swapped()).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+}
+
+#[test]
+fn a_short_write_to_shared_blocks_leaves_the_rest_of_its_block_in_doubt_and_no_more() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 12K)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: ficlone(f1, f0)
+t0: f2 = open(\"c\", RDWR|CREAT)
+t0: m0 = mmap(f2, 0, 4K, RW, SHARED)
+t0: pwritev(f1, 0, [anon 1K, m0+0 4K])
+t0: pread(f1, 0, anon, 12K)";
+    let script = |runs| {
+        Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 12288)
+            .open(2, 2)
+            .ok(3, &[2, 0], 0)
+            .open(4, 3)
+            .ok(5, &[4], 0)
+            .ok(6, &[2, 5], 1024)
+            .call(7, &[2], 12288, read(runs))
+    };
+    let foreign = |offset, len| Run::Signed { run: RUN - 1, call: 2, offset, len };
+    let right = || vec![signed(6, 0, 1024), signed(1, 1024, 11264)];
+    let leak = || vec![signed(6, 0, 1024), foreign(1024, 3072), signed(1, 4096, 8192)];
+    script(right()).explained();
+    script(leak()).explained();
+    script(leak()).anomalous_on("7.9.0", Kind::ForeignByte, Oracle::Leak);
+    // What was written stays written, and the blocks behind the one in which it stopped were not touched.
+    script(vec![foreign(0, 4096), signed(1, 4096, 8192)])
+        .anomalous(Kind::ForeignByte, Oracle::Leak);
+    script(vec![signed(6, 0, 1024), signed(1, 1024, 3072), zeros(8192)])
+        .anomalous(Kind::LostByte, Oracle::Bytes);
+    // Without sharing there is no copy that could stop half-way.
+    let text = text.replace("ficlone(f1, f0)", "pwrite(f1, 0, anon, 12K)");
+    let runs = vec![signed(6, 0, 1024), foreign(1024, 3072), signed(3, 4096, 8192)];
+    Script::new("xfs-dax", &text)
+        .open(0, 1)
+        .ok(1, &[0], 12288)
+        .open(2, 2)
+        .ok(3, &[2], 12288)
+        .open(4, 3)
+        .ok(5, &[4], 0)
+        .ok(6, &[2, 5], 1024)
+        .call(7, &[2], 12288, read(runs))
+        .anomalous(Kind::ForeignByte, Oracle::Leak);
+}
+
+#[test]
+fn a_growing_file_shows_no_stored_tail_but_where_that_is_known() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: fallocate(f0, 0, 0, 1K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: store(m0+2K, 512)
+t0: ftruncate(f0, 8K)
+t0: pread(f0, 0, anon, 4K)";
+    let script = |home, runs| {
+        Script::new(home, text)
+            .open(0, 1)
+            .ok(1, &[0], 0)
+            .ok(2, &[0], 0)
+            .ok(3, &[2], 512)
+            .ok(4, &[0], 0)
+            .call(5, &[0], 4096, read(runs))
+    };
+    let tail = || vec![zeros(2048), signed(3, 2048, 512), zeros(1536)];
+    script("xfs", vec![zeros(4096)]).explained();
+    script("xfs", tail()).anomalous(Kind::StaleByte, Oracle::Bytes);
+    assert_eq!(script("xfs", tail()).verdict("6.1.0"), checker::Verdict::Explained);
+    script("xfs-dax", tail()).anomalous_on("6.1.0", Kind::StaleByte, Oracle::Bytes);
+    let beside = vec![zeros(2560), signed(3, 2560, 512), zeros(1024)];
+    script("xfs", beside).anomalous_on("6.1.0", Kind::MisplacedByte, Oracle::Bytes);
+}
+
+#[test]
+fn an_unshare_keeps_what_is_dirty_but_where_that_is_known() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: ficlone(f1, f0)
+t0: pwrite(f0, 0, anon, 12K)
+t0: fallocate(f0, UNSHARE_RANGE, 4K, 4K)";
+    let script = |text: &str, home: &str| {
+        Script::new(home, text)
+            .open(0, 1)
+            .open(1, 2)
+            .ok(2, &[0], 4096)
+            .ok(3, &[1, 0], 0)
+            .ok(4, &[0], 12288)
+            .ok(5, &[0], 0)
+            .end(&[])
+            .last(ReadPath::Read, 1, vec![signed(4, 0, 12288)])
+    };
+    let known = |script: Script| assert_eq!(script.verdict("6.1.0"), checker::Verdict::Explained);
+    let lost = || vec![signed(4, 0, 8192), zeros(4096)];
+    known(script(text, "xfs").last(ReadPath::Direct, 1, lost()));
+    known(script(text, "xfs").last(ReadPath::AfterDropCaches, 1, vec![signed(4, 0, 8192)]));
+    let lost_in_6_12 = script(text, "xfs").last(ReadPath::Direct, 1, lost());
+    lost_in_6_12.anomalous(Kind::LostByte, Oracle::Bytes);
+    // The range itself is written back, nothing but zeros comes in place of the rest, and the page cache keeps the size.
+    script(text, "xfs")
+        .last(ReadPath::Direct, 1, vec![signed(4, 0, 4096), zeros(8192)])
+        .anomalous_on("6.1.0", Kind::LostByte, Oracle::Bytes);
+    script(text, "xfs")
+        .last(ReadPath::Direct, 1, vec![signed(2, 0, 4096), signed(4, 4096, 8192)])
+        .anomalous_on("6.1.0", Kind::StaleByte, Oracle::Bytes);
+    script(text, "xfs").last(ReadPath::Mapping, 1, vec![signed(4, 0, 8192)]).anomalous_on(
+        "6.1.0",
+        Kind::WrongResult,
+        Oracle::Bytes,
+    );
+    // Nor without sharing.
+    let text = text.replace("ficlone(f1, f0)", "fsync(f1)");
+    Script::new("xfs", &text)
+        .open(0, 1)
+        .open(1, 2)
+        .ok(2, &[0], 4096)
+        .ok(3, &[1], 0)
+        .ok(4, &[0], 12288)
+        .ok(5, &[0], 0)
+        .end(&[])
+        .last(ReadPath::Direct, 1, lost())
+        .anomalous_on("6.1.0", Kind::LostByte, Oracle::Bytes);
 }

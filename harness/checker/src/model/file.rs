@@ -199,10 +199,21 @@ pub struct File {
     pub incoherent: Vec<(u64, u64)>,
     /// Bytes beyond the end of file may have been written through a mapping of the last page.
     pub tail_stored: bool,
+    /// It may have shared blocks with another file or another place of its own.
+    pub shared: bool,
+    /// A known defect of the kernel may have left its newest bytes in the page cache alone, for ever.
+    pub never_written: bool,
     /// A known defect of the kernel leaves its content in doubt: sizes and errnos are judged, bytes are not.
     pub unjudged: bool,
     /// What else a known defect of the kernel may show through its mappings.
     pub behind_mappings: Option<Val>,
+}
+
+impl File {
+    /// Whether all ways of reading show the same, so that one look settles what the others see.
+    pub fn one_look_settles(&self) -> bool {
+        self.incoherent.is_empty() && !self.never_written
+    }
 }
 
 /// A struct file.
@@ -258,8 +269,8 @@ pub struct Pipe {
     pub head: u64,
     /// Bytes taken out so far.
     pub tail: u64,
-    /// The latest call on the in side and on the out side.
-    pub last: [Option<Span>; 2],
+    /// The latest call on the out side.
+    pub last_out: Option<Span>,
     /// Racing calls on one side: which bytes went where is unknown from here on.
     pub confused: bool,
 }

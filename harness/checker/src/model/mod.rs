@@ -222,7 +222,7 @@ impl<'a> World<'a> {
         // A reference in a pipe sees old versions until whoever takes it out has returned; the oldest is not tracked, so nothing is
         // forgotten meanwhile.
         let held = |p: &Pipe| {
-            p.tail < p.head || p.confused || p.last[1].is_some_and(|s| s.ret >= self.now)
+            p.tail < p.head || p.confused || p.last_out.is_some_and(|s| s.ret >= self.now)
         };
         if self.pipes.values().any(held) {
             return 0;
@@ -254,6 +254,8 @@ impl<'a> World<'a> {
             touches: Vec::new(),
             incoherent: Vec::new(),
             tail_stored: false,
+            shared: false,
+            never_written: false,
             unjudged: false,
             behind_mappings: None,
         });
@@ -510,9 +512,7 @@ impl<'a> World<'a> {
             }
             i += same.len();
         }
-        let incoherent =
-            self.owner[obj.0 as usize].is_some_and(|f| !self.files[f].incoherent.is_empty());
-        if incoherent {
+        if self.owner[obj.0 as usize].is_some_and(|f| !self.files[f].one_look_settles()) {
             return;
         }
         for (from, to) in places {

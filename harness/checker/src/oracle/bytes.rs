@@ -38,6 +38,8 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
             Some(places) => places.iter().map(|p| p + read.skip).collect(),
             None => vec![read.start],
         };
+        // What was seen may have come from any of several positions: that it fits one says nothing about what lies there.
+        let sure = starts.len() == 1;
         for start in starts {
             let mut cands = world.cands(read.obj, start, start + read.len, span);
             if let Some(val) = read.mapped.and_then(|f| world.files[f].behind_mappings) {
@@ -45,7 +47,7 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
             }
             wrong = compare(&cands, world.run, start, &runs);
             let odd = read.mapped.is_some_and(|f| world.files[f].behind_mappings.is_some());
-            if wrong.is_none() && odd {
+            if wrong.is_none() && (odd || !sure) {
                 break;
             }
             if wrong.is_none() {

@@ -378,6 +378,12 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
         Call::Link { from, to } => {
             allowed.must(from.mount != to.mount, EXDEV);
             allowed.on(names(from.mount, from.name).0, ENOENT);
+            // Found by its name, and without any when it came to linking (fs/namei.c:vfs_link, 6.12 and 6.1).
+            let states = world.name_states(from.mount, span, Some(call));
+            let found = states.iter().filter_map(|s| s[from.name as usize]);
+            let lost =
+                found.into_iter().any(|file| states.iter().any(|s| !s.contains(&Some(file))));
+            allowed.maybe(lost, ENOENT);
             allowed.on(names(to.mount, to.name).1, EEXIST);
             allowed.maybe(true, ENOSPC);
         }

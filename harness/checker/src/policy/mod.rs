@@ -41,6 +41,15 @@ pub enum Known {
     /// dax_disassociate_entry, insert_pfn) and then be taken again for ever, unkillable and with the file locked (fs/dax.c:dax_insert_entry against
     /// mm/memory.c:insert_pfn, 6.12 and 6.1).
     XfsDaxReflinkFault,
+    /// `xfs-dax-short-cow-write-shows-stale-media`: a write to shared blocks of an XFS DAX file whose buffer faults half-way puts what lay on the media into the
+    /// rest of the block in which it stopped (fs/dax.c:dax_iomap_copy_around, 6.12; dax_iomap_cow_copy, 6.1).
+    XfsDaxShortCow,
+    /// `xfs-growth-exposes-the-unwritten-tail`: what was stored through a mapping behind the end of an XFS file becomes part of it when it grows, if the
+    /// last block is unwritten (fs/iomap/buffered-io.c:iomap_zero_iter, 6.1; 6.12 writes such pages back first).
+    XfsUnwrittenTail,
+    /// `xfs-unshare-drops-dirty-data`: UNSHARE_RANGE that ends the last sharing of an XFS file throws away the reservations under dirty pages elsewhere in it,
+    /// which are then never written (fs/xfs/xfs_reflink.c:xfs_reflink_clear_inode_flag, 6.1; 6.12 asks for dirty pages first).
+    XfsUnshareDirty,
 }
 
 impl Known {
@@ -58,6 +67,9 @@ impl Known {
             Known::XfsDaxReflinkContent => "xfs-dax-reflink-loses-writes",
             Known::XfsFailedWriteSize => "xfs-failed-write-moves-size",
             Known::XfsDaxReflinkFault => "xfs-dax-reflink-fault-livelock",
+            Known::XfsDaxShortCow => "xfs-dax-short-cow-write-shows-stale-media",
+            Known::XfsUnwrittenTail => "xfs-growth-exposes-the-unwritten-tail",
+            Known::XfsUnshareDirty => "xfs-unshare-drops-dirty-data",
         }
     }
 }
@@ -72,6 +84,7 @@ const KNOWN_6_12: &[Known] = &[
     Known::DaxUnwrittenZeroPage,
     Known::XfsDaxStalePage,
     Known::XfsDaxReflinkFault,
+    Known::XfsDaxShortCow,
 ];
 
 /// What Debian's 6.1 (6.1.192) does wrong.
@@ -86,6 +99,8 @@ const KNOWN_6_1: &[Known] = &[
     Known::DaxUnwrittenZeroPage,
     Known::XfsFailedWriteSize,
     Known::XfsDaxReflinkFault,
+    Known::XfsUnwrittenTail,
+    Known::XfsUnshareDirty,
 ];
 
 /// One table of expectations.

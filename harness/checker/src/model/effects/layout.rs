@@ -14,6 +14,7 @@ impl World<'_> {
         let stale = self.files[a].id.mount == program::Mount::XfsDax
             && self.policy.knows(crate::Known::XfsDaxStalePage);
         for file in [a, b] {
+            self.files[file].shared = true;
             self.files[file].unjudged |= doubt;
             if stale {
                 self.files[file].behind_mappings = Some(Val::Any);
@@ -26,8 +27,11 @@ impl World<'_> {
         if !self.files[file].tail_stored {
             return;
         }
-        let known = !self.files[file].id.mount.is_xfs()
-            && self.policy.knows(crate::Known::Ext4DaxTailTruncate);
+        let known = match self.files[file].id.mount {
+            program::Mount::Xfs => self.policy.knows(crate::Known::XfsUnwrittenTail),
+            program::Mount::XfsDax => false,
+            _ => self.policy.knows(crate::Known::Ext4DaxTailTruncate),
+        };
         let sure = sure && !known;
         let span = self.span(call);
         let (min, max) = self.sizes(file, Span { ret: span.inv, ..span }, Some(call));
@@ -168,6 +172,16 @@ impl World<'_> {
                     && self.policy.knows(crate::Known::DaxUnshareStale);
                 if stale {
                     self.assign(call, obj, (page_down(offset), page_up(end)), any(), false);
+                }
+                if mode == M::UnshareRange
+                    && self.files[file].id.mount == program::Mount::Xfs
+                    && self.files[file].shared
+                    && self.policy.knows(crate::Known::XfsUnshareDirty)
+                {
+                    // Its own range it has written back before.
+                    self.files[file].never_written = true;
+                    self.assign(call, obj, (0, page_down(offset)), zero(), false);
+                    self.assign(call, obj, (page_up(end), u64::MAX), zero(), false);
                 }
             }
             M::PunchHole | M::ZeroRange | M::ZeroRangeKeepSize => {

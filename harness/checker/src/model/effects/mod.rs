@@ -72,7 +72,10 @@ impl<'a> World<'a> {
             }
             Call::Link { from, to } if from.mount == to.mount => {
                 let (a, b) = (from.name as usize, to.name as usize);
-                self.name_op(call, from.mount, result, NameOp::Link { from: a, to: b }, a);
+                // ENOENT does not say that the name was absent: the file may have lost it after it was found.
+                if result != Some(Err(Errno(2))) {
+                    self.name_op(call, from.mount, result, NameOp::Link { from: a, to: b }, a);
+                }
             }
             Call::Pread { offset, buf, len, .. } => {
                 self.read_in(call, At::Offset(*offset), &[(*buf, *len)], result);
@@ -198,7 +201,7 @@ impl<'a> World<'a> {
             Call::Pipe { .. } => {
                 if let Some(Ok(_)) = result {
                     let obj = self.object(any(), None);
-                    let pipe = Pipe { obj, head: 0, tail: 0, last: [None; 2], confused: false };
+                    let pipe = Pipe { obj, head: 0, tail: 0, last_out: None, confused: false };
                     self.pipes.insert(call, pipe);
                 }
             }

@@ -95,6 +95,7 @@ impl World<'_> {
         {
             self.direct_write_fault(call, open, at, iov);
         }
+        self.short_cow(call, open, at, iov, result);
         let position = matches!(self.call_of(call), Call::Writev { .. });
         let mut slot = 1;
         let mut parts = Vec::new();
@@ -151,6 +152,25 @@ impl World<'_> {
         ends.sort_unstable();
         ends.dedup();
         self.size_op(call, file, SizeOp::Maybe(Box::new(SizeOp::Max(ends))));
+    }
+
+    /// Known: a write to shared blocks that stopped inside one leaves in the rest of that block, as far as it was to be written, what the media held.
+    fn short_cow(&mut self, call: u16, open: usize, at: At, iov: Iov, result: Option<CallResult>) {
+        let file = self.opens[open].file;
+        let known = self.policy.knows(crate::Known::XfsDaxShortCow)
+            && self.files[file].id.mount == program::Mount::XfsDax
+            && self.files[file].shared
+            && lost_a_fault(iov, result);
+        let Some(Ok(n)) = result.filter(|r| known && *r != Ok(0)) else { return };
+        let total: u64 = iov.iter().map(|(_, l)| *l).sum();
+        let obj = self.files[file].obj;
+        let (min, _) = self.sizes(file, self.span(call), Some(call));
+        for place in self.places(call, open, at) {
+            let stopped = place.saturating_add(n);
+            let end = page_up(stopped).min(place.saturating_add(total));
+            self.assign(call, obj, (stopped, end), any(), false);
+            self.files[file].tail_stored |= end > min.max(stopped);
+        }
     }
 
     /// A write that failed may have moved the size all the same.
@@ -366,6 +386,16 @@ impl World<'_> {
                 self.size_op(call, file, op);
             }
         }
+        let result = Some(Ok(n));
+        match line {
+            Call::Pwrite { buf, len, .. } => {
+                self.short_cow(call, open, at, &[(*buf, *len)], result)
+            }
+            Call::Pwritev { iov, .. } | Call::Writev { iov, .. } => {
+                self.short_cow(call, open, at, iov, result);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn splice_in(&mut self, call: u16, open: usize, offset: u64, n: u64) {
@@ -376,7 +406,7 @@ impl World<'_> {
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.get(1).map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || pipe.last[0].is_some_and(|l| !self.order.before(l, span));
+        let confused = pipe.confused || self.splices_race(call, key, 1);
         let place = pipe.head;
         let src = if confused {
             any()
@@ -388,7 +418,6 @@ impl World<'_> {
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;
             pipe.head += n;
-            pipe.last[0] = Some(span);
         }
         if confused {
             self.assign(call, pipe.obj, (0, u64::MAX), any(), false);
@@ -396,16 +425,31 @@ impl World<'_> {
         self.assign(call, pipe.obj, (place, place + n), src, true);
     }
 
+    /// Whether another call moves bytes at the same end of a pipe meanwhile, be it that it began later: whoever has the pipe's lock first comes first
+    /// (fs/splice.c:iter_file_splice_write, splice_file_to_pipe, 6.12 and 6.1). The pipe is in the n-th slot of those calls.
+    fn splices_race(&self, call: u16, pipe: u16, n: usize) -> bool {
+        self.any_overlap(call, |k| {
+            let seen = &self.seen[k as usize];
+            let same_end = match self.call_of(k) {
+                Call::SpliceToPipe { .. } => n == 1,
+                Call::SpliceFromPipe { .. } => n == 0,
+                _ => false,
+            };
+            let moved = !matches!(seen.result, Some(Ok(0) | Err(_)));
+            same_end && moved && seen.slots.get(n).is_some_and(|s| s.0 == pipe)
+        })
+    }
+
     pub(super) fn splice_out(&mut self, call: u16, open: usize, offset: u64, n: u64) {
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || pipe.last[1].is_some_and(|l| !self.order.before(l, span));
+        let confused = pipe.confused || self.splices_race(call, key, 0);
         let place = pipe.tail;
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;
             pipe.tail += n;
-            pipe.last[1] = Some(span);
+            pipe.last_out = Some(span);
         }
         let obj = pipe.obj;
         self.land(call, open, At::Offset(offset), n, true, false, |p| {
