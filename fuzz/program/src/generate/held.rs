@@ -193,9 +193,10 @@ impl Writer<'_, '_> {
             self.call(CONDUCTOR, Call::Interrupt { lane: *lane });
         }
         self.let_go(&taken);
-        for lane in WORKERS.into_iter().chain([taken.lane]) {
+        let child = Some(taken.lane).filter(|lane| matches!(lane, Lane::Child(_)));
+        for lane in WORKERS.into_iter().chain(child) {
             let used = self.lines.iter().any(|line| line.lane == lane);
-            if lane != CONDUCTOR && used && self.dice.chance(85) {
+            if used && self.dice.chance(85) {
                 self.call(CONDUCTOR, Call::Wait { lane });
             }
         }
@@ -556,23 +557,21 @@ impl Writer<'_, '_> {
 
     /// Ends the reference: in most programs, and by the way that its source has.
     fn let_go(&mut self, taken: &Taken) {
-        if let Some(gate) = taken.gate {
-            if self.dice.chance(95) {
-                let settle = match gate {
-                    GateSlot::MEMORY => Settle::Complete,
-                    GateSlot::DM => {
-                        self.dice.pick(&[Settle::Complete, Settle::Complete, Settle::Fail])
-                    }
-                    _ => self.dice.pick(&[
-                        Settle::Complete,
-                        Settle::Complete,
-                        Settle::Fail,
-                        Settle::Reverse,
-                        Settle::Partial,
-                    ]),
-                };
-                self.call(CONDUCTOR, Call::Release { gate, settle });
-            }
+        if let Some(gate) = taken.gate
+            && self.dice.chance(95)
+        {
+            let settle = match gate {
+                GateSlot::MEMORY => Settle::Complete,
+                GateSlot::DM => self.dice.pick(&[Settle::Complete, Settle::Complete, Settle::Fail]),
+                _ => self.dice.pick(&[
+                    Settle::Complete,
+                    Settle::Complete,
+                    Settle::Fail,
+                    Settle::Reverse,
+                    Settle::Partial,
+                ]),
+            };
+            self.call(CONDUCTOR, Call::Release { gate, settle });
         }
         let gone = |it: &Self, lane: Lane| {
             matches!(lane, Lane::Child(n) if !it.outline.alive[usize::from(n)])
