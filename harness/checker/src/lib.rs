@@ -9,5 +9,5 @@ mod policy;
 mod verdict;
 
 pub use check::check;
-pub use policy::{Known, Policy};
+pub use policy::{Known, Policy, Regime};
 pub use verdict::*;

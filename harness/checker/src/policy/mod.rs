@@ -1,5 +1,9 @@
 //! What a kernel is expected to do where kernels differ: data, not code paths.
 
+mod regime;
+
+pub use regime::Regime;
+
 /// Something that kernels are known to do wrong, kept under `reports/findings` by its slug. A policy that lists it takes the wrong effect as
 /// explained by the finding, so that what else is wrong stays visible; a policy that does not calls it an anomaly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +99,8 @@ pub struct Policy {
     pub name: &'static str,
     /// MAP_SYNC works on DAX files: the pmem device is synchronous (e820, NVDIMM; not virtio-pmem, drivers/dax/super.c, 6.12).
     pub map_sync: bool,
+    /// How a change of layout meets a held page of a DAX file.
+    pub regime: Regime,
     /// What these kernels are known to do wrong.
     pub known: &'static [Known],
 }
@@ -102,12 +108,26 @@ pub struct Policy {
 impl Policy {
     /// The policy for a kernel by its `uname -r`.
     pub fn for_release(release: &str) -> Policy {
+        let mainline =
+            |name, known| Policy { name, map_sync: true, regime: Regime::Mainline, known };
         if release.starts_with("6.1.") {
-            Policy { name: "mainline-6.1", map_sync: true, known: KNOWN_6_1 }
+            mainline("mainline-6.1", KNOWN_6_1)
         } else if release.starts_with("6.12.") {
-            Policy { name: "mainline-6.12", map_sync: true, known: KNOWN_6_12 }
+            mainline("mainline-6.12", KNOWN_6_12)
         } else {
-            Policy { name: "mainline", map_sync: true, known: &[] }
+            mainline("mainline", &[])
+        }
+    }
+
+    /// The policy of that name: one of the kernels, or one of the regimes, with no defect known.
+    pub fn named(name: &str) -> Option<Policy> {
+        match name {
+            "mainline-6.1" => Some(Policy::for_release("6.1.0")),
+            "mainline-6.12" => Some(Policy::for_release("6.12.0")),
+            _ => {
+                let (name, regime) = Regime::NAMES.iter().find(|(n, _)| *n == name)?;
+                Some(Policy { name, map_sync: true, regime: *regime, known: &[] })
+            }
         }
     }
 
