@@ -63,6 +63,13 @@ pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
                 );
             }
         }
+        Call::Vmsplice { .. }
+        | Call::Tee { .. }
+        | Call::ReadPipe { .. }
+        | Call::ProcessVmReadv { .. }
+        | Call::ProcessVmWritev { .. }
+        | Call::ProcMemPread { .. }
+        | Call::ProcMemPwrite { .. } => super::sources::counts(world, call, n, findings),
         Call::Lseek { offset, whence: Whence::Set, .. } if n != *offset => {
             wrong(world, call, n, findings, format!("{offset}"));
         }
@@ -74,7 +81,7 @@ pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
     }
 }
 
-fn wrong(world: &World, call: u16, n: u64, findings: &mut Findings, allowed: String) {
+pub(super) fn wrong(world: &World, call: u16, n: u64, findings: &mut Findings, allowed: String) {
     findings.call(
         AnomalyKind::WrongResult,
         Oracle::Bytes,
@@ -108,10 +115,8 @@ fn read(
     let (low, high) =
         (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(total));
     // Known: a hole of a DAX file read into a buffer that faults.
-    let hole = n == 0
-        && may_fault
-        && world.files[file].id.mount.is_dax()
-        && policy.knows(Known::DaxHoleReadFault);
+    let hole =
+        n == 0 && may_fault && world.files[file].is_dax() && policy.knows(Known::DaxHoleReadFault);
     let fine = hole
         || counts.contains(&n)
         || moving && (low..=high).contains(&n)
@@ -137,6 +142,16 @@ fn write(
     let zero = policy.knows(Known::DirectWriteFault)
         && world.open_in(call, 0).is_some_and(|o| is_direct(world, o));
     let may_fault = may_fault || gup && zero;
+    // A device ends where it ends.
+    let total = match (world.open_in(call, 0), world.call_of(call)) {
+        (Some(open), Call::Pwrite { offset, .. } | Call::Pwritev { offset, .. })
+            if world.gate_of(open).is_some() =>
+        {
+            total.min(program::GATE_SIZE.saturating_sub(*offset))
+        }
+        (Some(open), Call::Writev { .. }) if world.gate_of(open).is_some() && n < total => n,
+        _ => total,
+    };
     if n != total && !(may_fault && n < total && (n > 0 || zero)) {
         wrong(world, call, n, findings, format!("{total}, for no part of its buffer can fault"));
     }
@@ -213,6 +228,5 @@ fn links(world: &World, call: u16, span: Span, file: usize, seen: u32, findings:
 
 /// Whether an open file's transfers pass the page cache by.
 pub fn is_direct(world: &World, open: usize) -> bool {
-    world.opens[open].flags.has(OpenFlags::DIRECT)
-        && !world.files[world.opens[open].file].id.mount.is_dax()
+    world.opens[open].flags.has(OpenFlags::DIRECT) && !world.files[world.opens[open].file].is_dax()
 }

@@ -155,6 +155,10 @@ pub(super) struct Ring {
     pub submitted: Cell<u64>,
     /// Requests not completed yet, by number.
     pub running: RefCell<Vec<u64>>,
+    /// Chains that are held back, by the number of their first request, in the order of submission.
+    pub deferred: RefCell<VecDeque<u64>>,
+    /// The next chain drains as well.
+    pub drain_next: Cell<bool>,
     /// What is registered with it.
     pub buffer: RefCell<Option<Registered>>,
     /// Requests that use the registered buffer now.
