@@ -64,7 +64,7 @@ pub(super) fn queue(w: &mut World, lane: usize, request: Request) {
         return;
     }
     let queued = std::mem::take(&mut w.chains[lane]);
-    let (chain, rest): (Vec<Request>, _) =
+    let (mut chain, rest): (Vec<Request>, _) =
         queued.into_iter().partition(|r| Rc::ptr_eq(&r.ring, &ring));
     w.chains[lane] = rest;
     if chain.len() > ring.entries {
@@ -72,8 +72,13 @@ pub(super) fn queue(w: &mut World, lane: usize, request: Request) {
         chain.iter().for_each(|r| w.skip(r.id, SkipReason::Unsupported));
         return;
     }
-    for request in &chain {
+    for request in &mut chain {
         exec::begin(w, lane, request.id, &request.needs);
+        if request.flags.has(SqeFlags::FIXED) {
+            let parts = exec::fixed_parts(w, &ring, &request.call, &request.needs);
+            request.needs.fixed = Some(parts);
+            ring.fixed.set(ring.fixed.get() + 1);
+        }
     }
     let first = ring.submitted.get();
     ring.submitted.set(first + chain.len() as u64);
@@ -106,6 +111,7 @@ pub(super) async fn run(cx: Cx<'_>, job: Job) {
     let mut broken = false;
     for (i, request) in chain.into_iter().enumerate() {
         cx.step().await;
+        let fixed = request.needs.fixed.is_some();
         if broken {
             exec::finish(cx, request.id, plain(Err(ECANCELED)));
         } else {
@@ -124,6 +130,9 @@ pub(super) async fn run(cx: Cx<'_>, job: Job) {
             exec::finish(cx, request.id, answer);
         }
         ring.running.borrow_mut().retain(|n| *n != first + i as u64);
+        if fixed {
+            ring.fixed.set(ring.fixed.get() - 1);
+        }
         let mut w = cx.w();
         w.progress += 1;
         w.reap();
