@@ -7,11 +7,12 @@ use crate::control::{Control, LANES, lane_index, outcome, stage};
 use crate::exec::{LaneState, run_line, serve};
 use crate::look::{Look, ring_standing, standing};
 use crate::record::{now, pid};
+use crate::ring::Leaving;
 use crate::run::Run;
 use crate::sys::fault::INTERRUPT;
 use crate::sys::{self, Pool};
 use history::SkipReason;
-use program::{Call, THREADS_MAX};
+use program::{Call, LINES_MAX, THREADS_MAX};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -119,7 +120,6 @@ impl Conductor {
             return false;
         }
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        run.table.clear();
         true
     }
 
@@ -316,9 +316,14 @@ impl Conductor {
             idle = self.interrupt(run);
         }
         let helped = blocked.into_iter().filter(|line| self.control.stage(*line) == stage::OVER);
-        let helped: Vec<usize> = helped.chain(self.killed.iter().copied()).collect();
+        let mut helped: BTreeSet<usize> = helped.chain(self.killed.iter().copied()).collect();
+        let cut_off = self.control.cut_off.load(Ordering::Acquire);
+        helped.extend((0..LINES_MAX).filter(|line| cut_off >> line & 1 != 0));
+        let helped: Vec<usize> = helped.into_iter().collect();
         self.control.write_signals(&run.recorder);
         if idle {
+            self.leave(run);
+            run.recorder.pins(|before| run.pinned_at_rest(before));
             run.recorder.end(&self.died, &helped);
         } else {
             let bits = helped.iter().fold(0, |bits, line| bits | 1 << line);
@@ -326,6 +331,13 @@ impl Conductor {
             self.control.outcome.store(outcome::KILL_ME, Ordering::Release);
         }
         idle
+    }
+
+    /// Removes what the program left open, and waits until the kernel has done with the rings that it closed.
+    fn leave(&mut self, run: &Run) {
+        let leaving = std::mem::take(&mut run.table.lock().leaving);
+        self.within(run, |_| leaving.iter().all(Leaving::is_gone));
+        run.table.clear();
     }
 
     /// Kills the children and waits a while for their end.

@@ -38,6 +38,7 @@ fn ground() -> (Memory<'static>, tempfile::TempDir, Arc<Environment>) {
     let environment = Environment {
         root: root.path().to_owned(),
         drop_caches: None,
+        stat_refresh: None,
         lease_break_time: None,
         clear_warn_once: None,
         kmsg: None,
