@@ -6,7 +6,7 @@
 
 use crate::io::Transfer;
 use crate::record::Recorder;
-use crate::slots::Handle;
+use crate::slots::{Handle, Table};
 use crate::sys::{self, Pool, Queue, ring as requests};
 use history::{CallResult, Errno, Payload, SkipReason};
 use io_uring::squeue;
@@ -60,8 +60,8 @@ pub struct Ring {
 struct Open {
     queue: Queue,
     flights: Flights,
-    /// Another descriptor of it, to wait on without the lock.
-    wait: Arc<OwnedFd>,
+    /// Another descriptor of it, to use without the lock.
+    share: Arc<Handle>,
 }
 
 /// A ring that was closed: the end of a pipe whose other end the ring alone has. The kernel lets go of a ring's files last.
@@ -87,8 +87,10 @@ impl Ring {
     pub fn new(entries: u8, ops: Arc<Vec<u8>>) -> Result<(Ring, u64), Errno> {
         let queue = Queue::new(entries.into())?;
         let number = queue.number() as u64;
-        let wait = queue.descriptor().map_err(sys::errno)?;
-        let open = Open { queue, flights: Flights::default(), wait: Arc::new(wait) };
+        let share = queue.descriptor().map_err(sys::errno)?;
+        // Which mount is of no meaning for a ring.
+        let share = Handle::new(share, program::Mount::Ext4);
+        let open = Open { queue, flights: Flights::default(), share };
         Ok((Ring { inner: Mutex::new(Some(open)), ops }, number))
     }
 
@@ -159,7 +161,7 @@ impl Ring {
     /// Records all completions that have arrived.
     pub fn reap(&self, recorder: &Recorder, pool: &mut Pool) {
         let mut guard = self.lock();
-        let Some(Open { queue, flights, wait }) = &mut *guard else { return };
+        let Some(Open { queue, flights, share }) = &mut *guard else { return };
         if flights.flying.is_empty() {
             return;
         }
@@ -179,17 +181,15 @@ impl Ring {
             if !queue.overflowed() {
                 break;
             }
-            sys::ring_wait(&**wait, 0);
+            sys::ring_wait(share.as_fd(), 0);
         }
     }
 
     /// Waits a moment for a completion of whatever request, and reaps.
     pub fn wait(&self, recorder: &Recorder, pool: &mut Pool) {
-        let wait = self.descriptor();
-        if let Some(wait) = &wait {
-            sys::ring_wait(&**wait, WAIT_NS);
+        if let Some(share) = self.descriptor() {
+            sys::ring_wait(share.as_fd(), WAIT_NS);
         }
-        drop(wait);
         self.reap(recorder, pool);
     }
 
@@ -216,33 +216,28 @@ impl Ring {
     }
 
     /// A share of the descriptor, if the ring is open.
-    pub fn descriptor(&self) -> Option<Arc<OwnedFd>> {
-        self.lock().as_ref().map(|open| open.wait.clone())
+    pub fn descriptor(&self) -> Option<Arc<Handle>> {
+        self.lock().as_ref().map(|open| open.share.clone())
     }
 
     /// `close(ring)` — Ends the ring. Requests that the kernel has never complete for anyone to see: their lines are cut off.
     /// Nothing if it was closed before.
-    pub fn close(&self, recorder: &Recorder) -> Option<(CallResult, Option<Leaving>)> {
+    pub fn close(
+        &self,
+        recorder: &Recorder,
+        table: &Table,
+    ) -> Option<(CallResult, Option<Leaving>)> {
         self.skip_chains(recorder);
-        let Open { queue, flights, wait } = self.lock().take()?;
+        let Open { queue, flights, share } = self.lock().take()?;
         for (line, pending) in flights.flying {
             recorder.control.cut_off.fetch_or(1 << line, Ordering::AcqRel);
             // The kernel may still write there.
             std::mem::forget(pending.transfer);
         }
-        // Who waits for a completion does so for moments.
-        let mut wait = wait;
-        let wait = loop {
-            match Arc::try_unwrap(wait) {
-                Ok(wait) => break wait,
-                Err(shared) => wait = shared,
-            }
-            std::thread::yield_now();
-        };
         let leaving = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok().and_then(|(ours, its)| {
-            requests::register_file(&wait, its.as_fd()).ok().map(|_| Leaving(ours))
+            requests::register_file(share.as_fd(), its.as_fd()).ok().map(|_| Leaving(ours))
         });
         drop(queue);
-        Some((sys::close(wait).map(|_| 0), leaving))
+        Some((table.close(share), leaving))
     }
 }

@@ -122,12 +122,12 @@ impl Exec<'_> {
                 let ring = self.ring(ring)?;
                 let span = self.part(map, offset, len)?;
                 let ring = ring.descriptor().ok_or(SkipReason::EmptySlot)?;
-                self.plain(|| requests::register_buffer(&*ring, span))
+                self.plain(|| requests::register_buffer(ring.as_fd(), span))
             }
             Call::UnregisterBuffers { ring } => {
                 let ring = self.ring(ring)?;
                 let ring = ring.descriptor().ok_or(SkipReason::EmptySlot)?;
-                self.plain(|| requests::unregister_buffers(&*ring))
+                self.plain(|| requests::unregister_buffers(ring.as_fd()))
             }
             Call::CloseRing { ring } => self.close_ring(ring),
             _ => self.leases(call),
@@ -151,8 +151,8 @@ impl Exec<'_> {
         drop(slots);
         // What has completed is seen.
         ring.reap(&self.recorder, &mut self.lane.pool);
-        let recorder = self.recorder;
-        let closed = self.issue(|| ring.close(&recorder));
+        let (recorder, run) = (self.recorder, self.run);
+        let closed = self.issue(|| ring.close(&recorder, &run.table));
         // Two lanes that close one ring: the second one's descriptor is closed already.
         let (result, leaving) = closed.unwrap_or((Err(Errno(libc::EBADF)), None));
         self.run.table.lock().leaving.extend(leaving);
