@@ -10,6 +10,7 @@ mod fixup;
 mod generate;
 mod mutate;
 mod outline;
+mod pairs;
 mod resource;
 mod text;
 
@@ -18,5 +19,6 @@ mod tests;
 
 pub use call::*;
 pub use facts::*;
+pub use pairs::*;
 pub use resource::*;
 pub use text::*;

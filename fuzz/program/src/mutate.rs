@@ -2,6 +2,8 @@
 //!
 //! Everything ends in `fixup`, so a step may leave a mess behind. Which programs are worth changing is the search's matter.
 
+mod holding;
+
 use crate::generate::{Dice, change};
 use crate::{
     CHILDREN_MAX, Call, CallKind, DELAY_US_MAX, LINES_MAX, Lane, Line, Mount, Program, RINGS_MAX,
@@ -66,7 +68,7 @@ impl Program {
 
     fn step(&mut self, u: &mut Unstructured<'_>) {
         let count = self.lines.len() as u64;
-        let kind = Dice(u).weighted(&[24, 30, 10, 6, 5, 7, 6, 5, 5, 4, 3, 2]);
+        let kind = Dice(u).weighted(&[22, 27, 9, 6, 5, 6, 6, 5, 5, 3, 3, 2, 10]);
         if kind == 1 || count == 0 {
             return self.insert(u);
         }
@@ -101,7 +103,8 @@ impl Program {
                     (line.lane, line.detached) = (lane, line.detached || detached);
                 }
             }
-            _ => self.move_home(dice.pick(&Mount::ALL)),
+            11 => self.move_home(dice.pick(&Mount::ALL)),
+            _ => self.move_holding(&mut dice),
         }
     }
 

@@ -2,12 +2,24 @@
 
 use crate::model::World;
 use crate::oracle::{self, Findings, finals};
-use crate::{Policy, Reason, Verdict};
+use crate::{Policy, Reason, Verdict, Wait};
 use history::{Event, History};
 use program::Program;
 
 /// Judges one run. Pure and total: whatever the history says, it returns.
 pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
+    walk(program, history, policy, &mut Vec::new())
+}
+
+/// What each call that was seen to stand still waited for, in the order in which they were seen.
+pub fn waits(program: &Program, history: &History, policy: &Policy) -> Vec<Wait> {
+    let mut waits = Vec::new();
+    // Whatever else is wrong with the history is not asked here.
+    let _verdict = walk(program, history, policy, &mut waits);
+    waits
+}
+
+fn walk(program: &Program, history: &History, policy: &Policy, waits: &mut Vec<Wait>) -> Verdict {
     if program.lines.len() > program::LINES_MAX {
         return Verdict::Inconclusive(Reason::Malformed);
     }
@@ -18,6 +30,7 @@ pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
     let mut findings = Findings::default();
     let mut media = finals::Media::default();
     let (mut truncated, mut last) = (false, 0);
+    let mut pins = None;
     for event in &history.events {
         let about_calls = !matches!(
             event,
@@ -38,13 +51,27 @@ pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
                 last = *seq;
                 returned(&mut world, policy, call.0, &mut findings);
             }
-            Event::Blocked { .. }
-            | Event::Skipped { .. }
-            | Event::Signal { .. }
-            | Event::GatesReleased { .. }
-            | Event::Pins { .. } => {}
+            Event::Blocked { seq, call, .. } => {
+                let stand = world.watch.stands.iter().find(|s| s.seq == *seq && s.call == call.0);
+                if let Some(stand) = stand.cloned() {
+                    waits.extend(oracle::waits::blocked(&mut world, &stand, &mut findings));
+                }
+            }
+            Event::Signal { seq, .. } => {
+                let notice = world.watch.notices.iter().find(|n| n.seq == *seq).copied();
+                if let Some(notice) = notice {
+                    world.handled(&notice);
+                }
+            }
+            Event::Skipped { .. } | Event::GatesReleased { .. } => {}
+            Event::Pins { before, after } => pins = Some((*before, *after)),
             Event::End { stuck, helped, .. } => {
-                oracle::liveness::end(&world, stuck, helped, &mut findings);
+                oracle::waits::end(&world, stuck, helped, &mut findings);
+                oracle::notices::end(&world, &mut findings);
+                // What never returned may hold what it holds.
+                if let Some((before, after)) = pins.filter(|_| stuck.is_empty()) {
+                    oracle::pins::balance(&world, before, after, &mut findings);
+                }
             }
             Event::Final { path, by, file, result, data } => {
                 finals::file(&mut world, *path, *by, file, *result, data, &mut findings);
@@ -59,7 +86,7 @@ pub fn check(program: &Program, history: &History, policy: &Policy) -> Verdict {
             Event::Console(splat) => oracle::console::splat(&world, splat, &mut findings),
             Event::Down(down) => {
                 truncated = true;
-                oracle::console::down(*down, &mut findings);
+                oracle::console::down(&world, *down, &mut findings);
             }
             Event::LogFull => truncated = true,
         }
@@ -89,5 +116,7 @@ fn returned(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
     oracle::signals::look(world, call, findings);
     oracle::seeks::look(world, call, findings);
     oracle::bytes::look(world, call, findings);
+    oracle::leases::look(world, call, findings);
+    oracle::waits::returned(world, call, findings);
     world.leave(call);
 }

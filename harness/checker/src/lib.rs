@@ -5,9 +5,9 @@
 mod check;
 pub mod model;
 pub mod oracle;
-mod policy;
+pub mod policy;
 mod verdict;
 
-pub use check::check;
-pub use policy::{Known, Policy};
+pub use check::{check, waits};
+pub use policy::{Known, Policy, Regime};
 pub use verdict::*;

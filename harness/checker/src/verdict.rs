@@ -16,6 +16,12 @@ pub enum Oracle {
     Errnos,
     /// Does every synchronous signal have a cause and the right address?
     Signals,
+    /// Was each lease granted, refused and kept as its file's other users call for?
+    Leases,
+    /// Was every signal that tells of a lease due, and did every due one come, once, to the right place?
+    Notices,
+    /// Is every page that was pinned given back, and none pinned that must not be?
+    Pins,
     /// Did links, drains and real time hold?
     Order,
     /// Did whoever waits wait for a reason, and return once it was gone?
@@ -28,11 +34,14 @@ pub enum Oracle {
 
 impl Oracle {
     /// All oracles.
-    pub const ALL: [Oracle; 8] = [
+    pub const ALL: [Oracle; 11] = [
         Oracle::Bytes,
         Oracle::Leak,
         Oracle::Errnos,
         Oracle::Signals,
+        Oracle::Leases,
+        Oracle::Notices,
+        Oracle::Pins,
         Oracle::Order,
         Oracle::Liveness,
         Oracle::Media,
@@ -67,6 +76,12 @@ pub enum AnomalyKind {
     Hang,
     /// A call waited with nobody to wait for.
     UnexplainedWait,
+    /// A call went ahead although what it must wait for was there all the time.
+    MissingWait,
+    /// A call waited deaf to signals where the kernel promises that one ends the wait.
+    UnkillableWait,
+    /// Pages stayed pinned when nothing was left to hold them, or were given back twice.
+    UnbalancedPins,
     /// The kernel complained or died.
     Splat,
     /// fsck found damage, or two files own one block.
@@ -101,14 +116,21 @@ impl fmt::Display for Anomaly {
 pub enum Reason {
     /// The guest went down for a reason that another event already accounts for, or the log is incomplete.
     Truncated,
-    /// Racing calls moved a file position, so where a read or write landed is unknown.
-    PositionRaced,
-    /// Racing calls changed names, so which file a call meant is unknown.
-    NameRaced,
     /// The set of allowed outcomes grew beyond its bound.
     TooManyOutcomes,
     /// The history contradicts itself (an event of a call that the program does not have): a lying guest.
     Malformed,
+}
+
+/// A call that was seen to wait, and what for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Which.
+    pub call: CallId,
+    /// The place in the order of the event that saw it.
+    pub seq: u64,
+    /// Such as `ftruncate#9 waits for page 3 of xfs-dax:a, held by the pipe of vmsplice#4`.
+    pub sentence: String,
 }
 
 /// The checker's answer. Dropping it is a mistake.

@@ -12,22 +12,27 @@ mod bug;
 mod copy;
 mod exec;
 mod files;
+mod gate;
+mod hold;
 mod inode;
+mod layout;
+mod lease;
 mod mapping;
 mod memory;
 mod pipe;
 mod range;
 mod readback;
+mod remote;
 mod ring;
 mod run;
 mod rw;
 mod sched;
-mod slots;
 mod world;
 
 pub use bug::Bug;
 
 use super::{Done, Target, TargetError, TargetInfo, TargetStats};
+use checker::Regime;
 use history::{Event, History};
 use inode::Fs;
 use program::{Mount, Program};
@@ -40,6 +45,8 @@ pub struct FakeConfig {
     pub seed: u64,
     /// The one bug that is planted, if any.
     pub bug: Option<Bug>,
+    /// What layout changes do about held pages of DAX files.
+    pub regime: Regime,
     /// Programs between two unmounts. Each sees what the ones before it in the guest's life left on the media.
     pub batch: usize,
 }
@@ -47,7 +54,7 @@ pub struct FakeConfig {
 impl Default for FakeConfig {
     fn default() -> FakeConfig {
         // Four runs, as many as the smallest real media hold.
-        FakeConfig { seed: 1, bug: None, batch: 4 }
+        FakeConfig { seed: 1, bug: None, regime: Regime::Mainline, batch: 4 }
     }
 }
 
@@ -78,7 +85,7 @@ impl FakeTarget {
     fn run(&mut self, program: &Program) -> (History, Option<Seen>) {
         self.run = self.run % history::stamp::RUN_MAX + 1;
         let mounts = std::mem::take(&mut self.mounts);
-        let ran = run::run(mounts, self.config.bug, self.run, self.config.seed, program);
+        let ran = run::run(mounts, &self.config, self.run, program);
         let (mut events, run) = (ran.events, self.run);
         self.stats.programs += 1;
         self.stats.calls += ran.calls;

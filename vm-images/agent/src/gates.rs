@@ -6,6 +6,7 @@
 use crate::control::Control;
 use crate::record::{now, pid};
 use crate::sys::{self, Pool, dm, uffd};
+use crate::ublk::Ublk;
 use history::{CallResult, Errno, stamp};
 use program::{Access, GATE_SIZE, GateSlot, Settle};
 use rustix::fd::{AsFd, OwnedFd};
@@ -29,6 +30,7 @@ pub struct Gates {
     dm: Option<Dm>,
     /// Each runner has its own; its forked children have none.
     memory: OnceLock<(u32, Arc<uffd::Memory>)>,
+    ublk: Option<Ublk>,
 }
 
 /// A linear device of the device mapper over a RAM disk.
@@ -43,7 +45,7 @@ impl Gates {
     /// Makes all that this kernel can have.
     pub fn new() -> Gates {
         // A kernel without the module has no device: its programs' lines are left out, and say so.
-        Gates { dm: Dm::new().ok(), memory: OnceLock::new() }
+        Gates { dm: Dm::new().ok(), ublk: Ublk::start().ok(), memory: OnceLock::new() }
     }
 
     /// Whether the kernel can have the gate.
@@ -51,6 +53,7 @@ impl Gates {
         match gate {
             GateSlot::DM => self.dm.is_some(),
             GateSlot::MEMORY => self.memory().is_some(),
+            GateSlot::UBLK => self.ublk.is_some(),
             _ => false,
         }
     }
@@ -83,7 +86,8 @@ impl Gates {
     /// `open(device, access | O_DIRECT | O_CLOEXEC)` — The block device of a gate.
     pub fn open(&self, gate: GateSlot, access: Access) -> Option<rustix::io::Result<OwnedFd>> {
         let path = match gate {
-            GateSlot::DM => &self.dm.as_ref()?.path,
+            GateSlot::DM => self.dm.as_ref()?.path.as_str(),
+            GateSlot::UBLK => self.ublk.as_ref().map(|_| Ublk::PATH)?,
             _ => return None,
         };
         let access = match access {
@@ -91,16 +95,16 @@ impl Gates {
             Access::WriteOnly => OFlags::WRONLY,
             Access::ReadWrite => OFlags::RDWR,
         };
-        Some(open(path.as_str(), access | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()))
+        Some(open(path, access | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()))
     }
 
     /// Lays down what a program finds on the device when it begins. The gate is not held.
     pub fn reset(&self, gate: GateSlot, run: u32, pool: &mut Pool) -> Result<(), Errno> {
-        let device = match gate {
-            GateSlot::DM => self.dm.as_ref().map(|dm| dm.device.as_fd()),
-            _ => None,
-        };
-        let Some(device) = device else { return Ok(()) };
+        if let (GateSlot::UBLK, Some(ublk)) = (gate, &self.ublk) {
+            return ublk.reset(run);
+        }
+        let (GateSlot::DM, Some(dm)) = (gate, &self.dm) else { return Ok(()) };
+        let device = dm.device.as_fd();
         let mut buffer = pool.take(GATE_SIZE as usize).map_err(sys::errno)?;
         let bytes = &mut buffer.bytes_mut()[..GATE_SIZE as usize];
         stamp::sign(bytes, run, stamp::call_gate(gate.0), 0);
@@ -118,9 +122,10 @@ impl Gates {
         if control.held[usize::from(gate.0)].swap(1, Ordering::AcqRel) != 0 {
             return Ok(0);
         }
-        let held = match (gate, &self.dm) {
-            (GateSlot::DM, Some(dm)) => dm.command(dm::Command::Suspend),
-            _ => Ok(0),
+        let held = match (gate, &self.dm, &self.ublk) {
+            (GateSlot::DM, Some(dm), _) => dm.command(dm::Command::Suspend).map(drop),
+            (GateSlot::UBLK, _, Some(ublk)) => ublk.hold(),
+            _ => Ok(()),
         };
         if held.is_err() {
             control.held[usize::from(gate.0)].store(0, Ordering::Release);
@@ -133,16 +138,17 @@ impl Gates {
         if control.held[usize::from(gate.0)].swap(0, Ordering::AcqRel) == 0 {
             return Ok(0);
         }
-        match (gate, &self.dm) {
-            (GateSlot::DM, Some(dm)) if settle == Settle::Fail => dm.fail(control),
-            (GateSlot::DM, Some(dm)) => dm.command(dm::Command::Resume),
-            (GateSlot::MEMORY, _) => {
+        match (gate, &self.dm, &self.ublk) {
+            (GateSlot::DM, Some(dm), _) if settle == Settle::Fail => dm.fail(control).map(drop),
+            (GateSlot::DM, Some(dm), _) => dm.command(dm::Command::Resume).map(drop),
+            (GateSlot::UBLK, _, Some(ublk)) => ublk.release(settle),
+            (GateSlot::MEMORY, ..) => {
                 self.memory().inspect(|memory| memory.release());
-                Ok(0)
+                Ok(())
             }
-            _ => Ok(0),
+            _ => Ok(()),
         }
-        .map(|_| 0)
+        .map(|()| 0)
     }
 
     /// Releases every gate. Anybody may do so, PID 1 included.

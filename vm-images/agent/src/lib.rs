@@ -23,6 +23,7 @@ mod setup;
 mod signals;
 mod slots;
 mod sys;
+mod ublk;
 
 #[cfg(test)]
 mod tests;

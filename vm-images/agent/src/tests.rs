@@ -365,6 +365,24 @@ fn detached_lines_overlap_and_a_delay_comes_before_the_invoke() {
 }
 
 #[test]
+fn what_an_open_says_of_its_file_is_true_though_its_slot_is_filled_anew() {
+    for _ in 0..20 {
+        let pairs =
+            (0..24).flat_map(|_| [detached(on(1, open(F0, 1))), detached(on(0, open(F0, 0)))]);
+        let (_, events) =
+            play(pairs.chain([on(0, Call::Wait { lane: Lane::Thread(1) })]).collect());
+        let mut seen = std::collections::BTreeSet::new();
+        for line in 0..48 {
+            match returned(&events, line).1 {
+                Payload::File(facts) => seen.insert((line % 2, facts.id.ino)),
+                other => panic!("{other:?}"),
+            };
+        }
+        assert_eq!(seen.len(), 2, "{seen:?}");
+    }
+}
+
+#[test]
 fn a_close_that_races_closes_and_frees_no_number() {
     let (_, events) = play(vec![
         on(0, open(F0, 0)),
@@ -635,7 +653,10 @@ fn the_memory_file_reads_and_writes_a_mapping() {
     assert_eq!((read_runs(&events, 4), read_runs(&events, 5)), (expected.clone(), expected));
 }
 
-fn signals(events: &[Event]) -> Vec<(Option<Lane>, i32, i32, Option<(Lease, Result<u64, Errno>)>)> {
+/// Lane, signal, si_fd and answer.
+type Told = (Option<Lane>, i32, i32, Option<(Lease, Result<u64, Errno>)>);
+
+fn signals(events: &[Event]) -> Vec<Told> {
     let signal = |event: &Event| match event {
         Event::Signal { lane, signo, fd, answer, .. } => Some((*lane, *signo, *fd, *answer)),
         _ => None,

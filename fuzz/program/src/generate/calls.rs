@@ -15,7 +15,7 @@ const DIRECT_ALIGN: u64 = 512;
 
 /// What a call does with a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
+pub(super) enum Use {
     Any,
     Read,
     Write,
@@ -144,7 +144,8 @@ impl Writer<'_, '_> {
             K::Statx => Call::Statx { file: self.file(lane, Use::Any).0 },
             K::Fiemap => Call::Fiemap { file: self.file(lane, Use::Any).0 },
             // The structure of the program places these; a plain one is as good as any.
-            _ => kind.template(),
+            K::Fork | K::Exit | K::IoUringSetup | K::Wait => kind.template(),
+            _ => self.pin_call(kind, lane),
         }
     }
 
@@ -169,6 +170,7 @@ impl Writer<'_, '_> {
             (OpenFlags::APPEND, 6),
             (OpenFlags::DSYNC, 6),
             (OpenFlags::SYNC, 5),
+            (OpenFlags::NONBLOCK, 2),
         ];
         for (flag, percent) in percents {
             if self.dice.chance(percent) {
@@ -181,7 +183,7 @@ impl Writer<'_, '_> {
     fn io(&mut self, kind: CallKind, lane: Lane) -> Call {
         use CallKind as K;
         let into = kind.direction() == Some(Direction::IntoBuffer);
-        let (file, open) = self.file(lane, if into { Use::Read } else { Use::Write });
+        let (file, open) = self.io_file(lane, if into { Use::Read } else { Use::Write });
         let align = self.direct_align(open);
         let offset = self.offset(open, align);
         let len = self.len(align);
@@ -208,7 +210,7 @@ impl Writer<'_, '_> {
     }
 
     /// A buffer for an I/O of about that length: fresh memory, or a part of a mapping.
-    fn buf(&mut self, lane: Lane, into: bool, align: u64, len: u64) -> (Buf, u64) {
+    pub(super) fn buf(&mut self, lane: Lane, into: bool, align: u64, len: u64) -> (Buf, u64) {
         if self.dice.chance(40) {
             let prot = if into { Prot::WRITE } else { Prot::READ };
             // Away from the focus, the bytes travel between two files.
@@ -312,9 +314,40 @@ impl Writer<'_, '_> {
         Call::SpliceFromPipe { pipe: PipeSlot(pipe), file, offset, len }
     }
 
-    /// A file in use that allows it, preferably the one in focus.
-    fn file(&mut self, lane: Lane, wanted: Use) -> (FileSlot, Option<OpenFile>) {
-        let files = self.outline.space(lane).files;
+    /// A file in use that allows it, preferably the one in focus. Never the device of a gate, with which little can be done.
+    pub(super) fn file(&mut self, lane: Lane, wanted: Use) -> (FileSlot, Option<OpenFile>) {
+        let mut files = self.outline.space(lane).files;
+        for file in &mut files {
+            *file = file.filter(|file| self.outline.inodes[file.inode].gate.is_none());
+        }
+        self.file_among(files, wanted)
+    }
+
+    /// A file for direct I/O: sometimes the device of a gate, and then mostly of one that is open.
+    fn io_file(&mut self, lane: Lane, wanted: Use) -> (FileSlot, Option<OpenFile>) {
+        if !self.dice.chance(25) {
+            return self.file(lane, wanted);
+        }
+        let waits = self.shape.threads > 1 && lane != Lane::Thread(0) && self.dice.chance(40);
+        let mut files = self.outline.space(lane).files;
+        for file in &mut files {
+            *file = file.filter(|file| {
+                let gate = self.outline.inodes[file.inode].gate;
+                gate.is_some_and(|gate| waits || !self.outline.held[usize::from(gate.0)])
+            });
+        }
+        if files.iter().any(Option::is_some) {
+            self.file_among(files, wanted)
+        } else {
+            self.file(lane, wanted)
+        }
+    }
+
+    fn file_among(
+        &mut self,
+        files: [Option<OpenFile>; crate::FILES_MAX as usize],
+        wanted: Use,
+    ) -> (FileSlot, Option<OpenFile>) {
         let suits = |open: &OpenFile| match wanted {
             Use::Any => true,
             Use::Read => open.can_read(),
@@ -336,7 +369,7 @@ impl Writer<'_, '_> {
     }
 
     /// A mapping in use that allows it, preferably of the file in focus.
-    fn map(&mut self, lane: Lane, prot: Prot) -> (MapSlot, Option<Mapping>) {
+    pub(super) fn map(&mut self, lane: Lane, prot: Prot) -> (MapSlot, Option<Mapping>) {
         let maps = self.outline.space(lane).maps;
         let full: Vec<(u8, Mapping)> = (0..).zip(maps).filter_map(|(n, m)| Some((n, m?))).collect();
         let fit: Vec<(u8, Mapping)> =
@@ -354,7 +387,7 @@ impl Writer<'_, '_> {
     }
 
     /// The slot for a new file: an empty one, or rarely one in use.
-    fn new_file(&mut self, lane: Lane) -> FileSlot {
+    pub(super) fn new_file(&mut self, lane: Lane) -> FileSlot {
         let free = self.outline.space(lane).files.iter().position(Option::is_none);
         let any = self.dice.below(u64::from(FileSlot::MAX)) as u8;
         let reuse = self.dice.chance(15);
@@ -425,7 +458,7 @@ impl Writer<'_, '_> {
     }
 
     /// The length of an I/O or a range: mostly small.
-    fn len(&mut self, align: u64) -> u64 {
+    pub(super) fn len(&mut self, align: u64) -> u64 {
         let own = self.shape.align;
         let len = match self.dice.weighted(&[25, 20, 15, 15, 12, 3, 9, 1]) {
             0 => PAGE,
@@ -479,7 +512,7 @@ impl Writer<'_, '_> {
     }
 
     /// Where and how much to load or store, mostly words, and mostly below the end of the file.
-    fn map_access(&mut self, mapping: Option<Mapping>) -> (u64, u64) {
+    pub(super) fn map_access(&mut self, mapping: Option<Mapping>) -> (u64, u64) {
         let Some(mapping) = mapping else { return (0, 8) };
         let size = self.outline.inodes[mapping.inode].size;
         let inside = size.saturating_sub(mapping.offset).clamp(1, mapping.len);
@@ -503,7 +536,7 @@ impl Writer<'_, '_> {
     }
 
     /// Whole pages of a mapping.
-    fn map_pages(&mut self, mapping: Option<Mapping>) -> (u64, u64) {
+    pub(super) fn map_pages(&mut self, mapping: Option<Mapping>) -> (u64, u64) {
         let Some(mapping) = mapping else { return (0, PAGE) };
         let pages = mapping.len / PAGE;
         if pages == 0 || self.dice.chance(50) {

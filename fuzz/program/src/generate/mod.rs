@@ -6,19 +6,22 @@
 
 mod calls;
 mod dice;
+mod held;
+mod leases;
 mod pieces;
+mod pins;
 mod shape;
 
 pub(crate) use dice::Dice;
 pub(crate) use pieces::change;
 
-use shape::Shape;
+use shape::{Shape, Story};
 
 use crate::outline::Outline;
 use crate::{
-    Access, Buf, CHILDREN_MAX, Call, CallKind, FILES_MAX, FallocateMode, FileSlot, LINES_MAX, Lane,
-    Line, MAPS_MAX, MapSlot, Mount, OpenFlags, PAGE, Path, Program, Prot, RING_ENTRIES_MAX,
-    RingSlot, Sharing, SqeFlags, Via,
+    Access, Buf, CHILDREN_MAX, Call, CallKind, FILES_MAX, FallocateMode, FileSlot, GateSlot,
+    LINES_MAX, Lane, Line, MAPS_MAX, MapSlot, Mount, OpenFlags, PAGE, Path, Program, Prot,
+    RING_ENTRIES_MAX, RingSlot, Settle, Sharing, SqeFlags, Via,
 };
 use arbitrary::Unstructured;
 use rand_chacha::ChaCha8Rng;
@@ -29,7 +32,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 const SEED_BYTES: usize = 4 << 10;
 /// In how many of 100 calls one argument is deliberate nonsense.
 const NONSENSE_PERCENT: u64 = 5;
-/// In how many of 100 calls that nonsense may hit a splice, which can then wait for a pipe for ever.
+/// In how many of 100 calls that nonsense may hit a splice, which can then wait for a pipe for ever, or what holds and leases.
 const PIPE_NONSENSE_PERCENT: u64 = 1;
 
 impl Program {
@@ -85,11 +88,13 @@ struct Writer<'a, 'b> {
     outline: Outline,
     lines: Vec<Line>,
     focus: Option<Focus>,
+    /// Whether lines that may wait mostly run beside the next ones.
+    racing: bool,
 }
 
 impl<'a, 'b> Writer<'a, 'b> {
     fn new(dice: Dice<'a, 'b>, shape: Shape, outline: Outline) -> Self {
-        Writer { dice, shape, outline, lines: Vec::new(), focus: None }
+        Writer { dice, shape, outline, lines: Vec::new(), focus: None, racing: false }
     }
 
     fn push(&mut self, mut line: Line) {
@@ -104,6 +109,15 @@ impl<'a, 'b> Writer<'a, 'b> {
     }
 
     fn program(&mut self) {
+        match self.shape.story {
+            Story::Plain => self.plain_program(),
+            Story::Held => self.held_program(false),
+            Story::Leased => self.leased_program(),
+            Story::Both => self.held_program(true),
+        }
+    }
+
+    fn plain_program(&mut self) {
         let target = match self.dice.weighted(&[60, 30, 10]) {
             0 => self.dice.between(8, 20),
             1 => self.dice.between(16, 40),
@@ -202,8 +216,14 @@ impl<'a, 'b> Writer<'a, 'b> {
         self.shape.forks = self.dice.chance(20);
     }
 
-    /// Ends: children exit and are waited for, lanes are waited for, contents are made durable, in some programs.
+    /// Ends: what gates hold is let go, in most programs; children exit and are waited for, contents are made durable, in some.
     fn farewell(&mut self) {
+        for gate in [GateSlot::DM, GateSlot::UBLK, GateSlot::MEMORY] {
+            if self.outline.held[usize::from(gate.0)] && self.dice.chance(90) {
+                let settle = Settle::Complete;
+                self.call(Lane::Thread(0), Call::Release { gate, settle });
+            }
+        }
         for child in 0..CHILDREN_MAX {
             if self.outline.alive[usize::from(child)] && self.dice.chance(50) {
                 self.call(Lane::Child(child), Call::Exit);
@@ -221,8 +241,17 @@ impl<'a, 'b> Writer<'a, 'b> {
 
     /// A lane to go on with: mostly `t0`, so that the others have something to race with.
     fn any_lane(&mut self) -> Lane {
-        let lanes = self.shape.lanes(&self.outline.alive);
+        let lanes = self.free_lanes();
         if self.dice.chance(50) { self.dice.pick(&lanes) } else { lanes[0] }
+    }
+
+    /// The lanes that do not wait, or all if there are no such.
+    fn free_lanes(&self) -> Vec<Lane> {
+        let mut lanes = self.shape.lanes(&self.outline.alive);
+        if lanes.iter().any(|lane| !self.outline.is_stuck(*lane)) {
+            lanes.retain(|lane| !self.outline.is_stuck(*lane));
+        }
+        lanes
     }
 
     /// Writes one call, and what it needs before it.
@@ -242,12 +271,48 @@ impl<'a, 'b> Writer<'a, 'b> {
         let kind = self.settle(kind, lane);
         let mut call = self.call_of(kind, lane);
         let waits_on_pipe = matches!(kind, CallKind::SpliceToPipe | CallKind::SpliceFromPipe);
-        let percent = if waits_on_pipe { PIPE_NONSENSE_PERCENT } else { NONSENSE_PERCENT };
+        let percent = if waits_on_pipe || shape::is_pin(kind) {
+            PIPE_NONSENSE_PERCENT
+        } else {
+            NONSENSE_PERCENT
+        };
         if self.dice.chance(percent) {
             crate::mutate::tweak(&mut call, &mut self.dice);
         }
         let via = self.via(kind, lane);
-        self.push(Line { via, ..Line::new(lane, call) });
+        let mut line = Line { via, ..Line::new(lane, call) };
+        self.go_through_registered(&mut line);
+        if self.outline.would_wait(&line) {
+            self.tame(&mut line);
+        }
+        self.push(line);
+    }
+
+    /// A request that takes a buffer goes through what its ring has registered, if it has.
+    fn go_through_registered(&mut self, line: &mut Line) {
+        let Some(via) = line.via.filter(|_| self.dice.chance(60)) else { return };
+        let Some(fixed) = self.fixed_buf(line.lane, via.ring) else { return };
+        if let Call::Pread { buf, len, .. } | Call::Pwrite { buf, len, .. } = &mut line.call {
+            (*buf, *len) = fixed;
+            line.via = Some(Via { flags: via.flags.with(SqeFlags::FIXED), ..via });
+        }
+    }
+
+    /// A line that will wait for a gate, a lease or somebody's pages goes to a lane that has nothing else to do, or does not wait: the rest of its
+    /// lane would not be heard of again.
+    fn tame(&mut self, line: &mut Line) {
+        if self.shape.threads > 1 && line.lane != Lane::Thread(0) && self.dice.chance(50) {
+            line.detached = line.call.kind().can_detach();
+            return;
+        }
+        match &mut line.call {
+            Call::Open { flags, .. } => *flags = flags.with(OpenFlags::NONBLOCK),
+            _ if self.dice.chance(10) => {}
+            _ => {
+                let (file, _) = self.file(line.lane, calls::Use::Any);
+                *line = Line::new(line.lane, Call::Getlease { file });
+            }
+        }
     }
 
     /// A ring for the call, if the program likes rings.
@@ -255,7 +320,7 @@ impl<'a, 'b> Writer<'a, 'b> {
         if !kind.has_ring_form() || !self.dice.chance(self.shape.ring_percent) {
             return None;
         }
-        let rings = self.outline.space(lane).rings;
+        let rings = self.outline.space(lane).rings.map(|ring| ring.is_some());
         let rings: Vec<RingSlot> =
             (0..).zip(rings).filter(|(_, full)| *full).map(|(n, _)| RingSlot(n)).collect();
         let ring = self.dice.pick_some(&rings)?;
@@ -311,7 +376,7 @@ impl<'a, 'b> Writer<'a, 'b> {
 
     /// Two to five lines that run at the same time on the same place, then one that waits.
     fn burst(&mut self) {
-        let lanes = self.shape.lanes(&self.outline.alive);
+        let lanes = self.free_lanes();
         self.take_focus(lanes[0]);
         let first = self.dice.below(lanes.len() as u64) as usize;
         let count = self.dice.between(2, 5) as usize;
@@ -378,7 +443,7 @@ impl<'a, 'b> Writer<'a, 'b> {
                 if pipes.is_empty() {
                     return K::Pipe;
                 }
-                let fills = pipes.iter().map(|pipe| self.outline.pipes[*pipe]);
+                let fills = pipes.iter().map(|pipe| &self.outline.pipes[*pipe]);
                 let any_full = fills.clone().any(|fill| fill.bytes > 0);
                 let any_room =
                     fills.clone().any(|fill| fill.buffers < crate::outline::PIPE_BUFFERS / 2);
@@ -394,6 +459,8 @@ impl<'a, 'b> Writer<'a, 'b> {
             K::Load | K::Store | K::Munmap | K::Mremap | K::Mprotect | K::Msync | K::Madvise => {
                 kind
             }
+            K::Fork | K::Exit | K::IoUringSetup | K::Wait => kind,
+            _ if shape::is_pin(kind) => self.settle_pin(kind, lane),
             _ if !has_file => K::Open,
             _ => kind,
         }

@@ -6,11 +6,14 @@
 use super::dice::Dice;
 use crate::{Buf, CHILDREN_MAX, Call, CallKind, FILE_MAX, Lane, Mount, PAGE, Program, THREADS_MAX};
 
+/// In how many of 100 programs which story is told: plain, held, leased, both.
+const STORY_WEIGHTS: [u32; 4] = [60, 26, 10, 4];
 /// Size of a huge page, where the mappings of DAX files change from base pages.
 const HUGE_PAGE: u64 = 2 << 20;
 
 /// The draws of one program.
 pub(crate) struct Shape {
+    pub story: Story,
     pub home: Mount,
     /// Home, and at most one other mount.
     pub mounts: Vec<Mount>,
@@ -30,6 +33,24 @@ pub(crate) struct Shape {
     pub extent: u64,
     /// Weight of each kind, indexed as [`CallKind::ALL`].
     pub weights: Vec<u32>,
+}
+
+/// What a program is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Story {
+    /// Any calls.
+    Plain,
+    /// Pages that are held while their file changes.
+    Held,
+    /// Leases, and what breaks them.
+    Leased,
+    /// Pages that are held in a file with a lease.
+    Both,
+}
+
+/// Whether the kind belongs to holding and leasing.
+pub(crate) fn is_pin(kind: CallKind) -> bool {
+    kind >= CallKind::OpenGate
 }
 
 /// How much each kind is worth before the swarm draw. Kinds that only the structure of a program places weigh nothing.
@@ -56,9 +77,9 @@ fn base_weight(kind: CallKind) -> u32 {
         | K::Dup => 2,
         K::Syncfs | K::Statx | K::Fiemap => 1,
         K::Pipe | K::Fork | K::Exit | K::IoUringSetup | K::Wait => 0,
+        // Here and there, wherever there is what they need; programs of their own are about them.
         K::OpenGate
         | K::Hold
-        | K::Release
         | K::Vmsplice
         | K::Tee
         | K::ReadPipe
@@ -79,13 +100,16 @@ fn base_weight(kind: CallKind) -> u32 {
         | K::Kill
         | K::Interrupt
         | K::SendFd
-        | K::RecvFd => 0,
+        | K::RecvFd => 1,
+        K::Release => 2,
     }
 }
 
 impl Shape {
     /// Draws the shape of a new program.
     pub fn draw(dice: &mut Dice<'_, '_>, home: Mount) -> Shape {
+        let stories = [Story::Plain, Story::Held, Story::Leased, Story::Both];
+        let story = stories[dice.weighted(&STORY_WEIGHTS)];
         let mut mounts = vec![home];
         if dice.chance(50) {
             let others: Vec<Mount> =
@@ -100,6 +124,7 @@ impl Shape {
         let hot = (0..dice.between(2, 4)).map(|_| hot_offset(dice, extent)).collect();
         let weights = CallKind::ALL.iter().map(|kind| base_weight(*kind) * swarm(dice)).collect();
         Shape {
+            story,
             home,
             mounts,
             names: dice.between(1, 3),

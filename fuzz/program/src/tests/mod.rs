@@ -2,6 +2,7 @@
 
 mod fixup;
 mod mutate;
+mod pairs;
 mod parse;
 mod reach;
 mod round_trip;

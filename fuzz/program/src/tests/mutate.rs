@@ -1,8 +1,9 @@
 //! Mutation and crossover leave fixed programs, change something, and never panic.
 
 use super::{entropy, home, hostile};
-use crate::{LINES_MAX, Program};
+use crate::{Call, LINES_MAX, LayoutChange, Line, PinSource, Program};
 use arbitrary::Unstructured;
+use std::collections::BTreeSet;
 
 fn is_fixed(program: &Program, seed: u64) {
     let mut again = program.clone();
@@ -57,4 +58,41 @@ fn crosses_are_fixed_and_at_home() {
         assert_eq!(cross.home, one.home);
         is_fixed(&cross, seed);
     }
+}
+
+#[test]
+fn what_holds_pages_is_moved_and_swapped() {
+    let text = "pinfuzz 1\n\
+                image xfs-dax\n\
+                t0: f0 = open(\"a\", RDWR|CREAT)\n\
+                t0: pwrite(f0, 0, anon, 64K)\n\
+                t0: m0 = mmap(f0, 0, 64K, RW, SHARED)\n\
+                t0: p0 = pipe()\n\
+                t0: r0 = io_uring_setup(8)\n\
+                t0: f1 = open(g0, RDWR|DIRECT)\n\
+                t0: hold(g0)\n\
+                t1: pread(f1, 0, m0+0, 4K)\n\
+                t2: ftruncate(f0, 0)\n\
+                t0: release(g0)\n";
+    let before = Program::parse(text).expect("the program parses");
+    let (mut sources, mut changes) = (BTreeSet::new(), BTreeSet::new());
+    let mut releases = BTreeSet::new();
+    for seed in 0..3_000 {
+        let mut program = before.clone();
+        program.mutate(&mut Unstructured::new(&entropy(seed, 512)));
+        for pair in program.held_pairs() {
+            sources.insert(pair.source);
+            changes.insert(pair.change);
+        }
+        let release = |line: &Line| matches!(line.call, Call::Release { .. });
+        releases.extend(program.lines.iter().position(release));
+    }
+    use {LayoutChange as C, PinSource as S};
+    let want = [S::GateRead, S::GateWrite, S::Vmsplice, S::ProcessVmRead, S::Registered];
+    let want = want.into_iter().collect::<BTreeSet<_>>();
+    assert!(sources.is_superset(&want), "{sources:?}");
+    let want = [C::FtruncateDown, C::PunchHole, C::CollapseRange, C::Allocate, C::ZeroRange];
+    let want = want.into_iter().collect::<BTreeSet<_>>();
+    assert!(changes.is_superset(&want), "{changes:?}");
+    assert!(releases.len() >= 6, "{releases:?}");
 }

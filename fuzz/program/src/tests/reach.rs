@@ -2,8 +2,9 @@
 
 use super::home;
 use crate::{
-    Access, Advice, Buf, Call, CallKind, Direction, FallocateMode, Lane, MapFlags, Mount,
-    MsyncFlags, OpenFlags, PAGE, Program, Prot, Sharing, SqeFlags, SyncFileRangeFlags, Whence,
+    Access, Advice, Buf, Call, CallKind, Direction, FallocateMode, Lane, Lease, MapFlags, Mount,
+    MsyncFlags, Notice, OpenFlags, OwnerKind, PAGE, Program, Prot, Settle, Sharing, SqeFlags,
+    SyncFileRangeFlags, Whence,
 };
 use std::collections::BTreeSet;
 
@@ -119,6 +120,23 @@ impl Reached {
             Call::Fallocate { mode, .. } => self.note(format!("fallocate {}", mode.name())),
             Call::Madvise { advice, .. } => self.note(format!("madvise {}", advice.name())),
             Call::Lseek { whence, .. } => self.note(format!("lseek {}", whence.name())),
+            Call::OpenGate { gate, access, .. } => {
+                self.note(format!("open {gate} {}", access.name()));
+            }
+            Call::Hold { gate } => self.note(format!("hold {gate}")),
+            Call::Release { gate, settle } => {
+                self.note(format!("release {gate} {}", settle.name()));
+            }
+            Call::Setlease { lease, .. } => self.note(format!("setlease {}", lease.name())),
+            Call::OnBreak { answer } => self.note(format!("on_break {}", answer.name())),
+            Call::Setsig { notice, .. } => self.note(format!("setsig {}", notice.name())),
+            Call::SetownEx { kind, lane, .. } => {
+                let child = matches!(lane, Lane::Child(_));
+                self.note(format!("setown_ex {} of a child {child}", kind.name()));
+            }
+            Call::LeaseBreakTime { seconds } => self.note(format!("lease_break_time {seconds}")),
+            Call::Kill { lane } => self.note(format!("kill {lane}")),
+            Call::Interrupt { lane } => self.note(format!("interrupt {lane}")),
             Call::Preadv { iov, .. } | Call::Pwritev { iov, .. } => {
                 self.note(format!("{} of {}", call.name(), iov.len()));
             }
@@ -141,8 +159,10 @@ fn wanted() -> Vec<String> {
         }
         if kind.has_ring_form() {
             both(&mut all, &format!("{kind:?} in a ring detached"));
-            for (flag, _) in SqeFlags::NAMES {
-                both(&mut all, &format!("{kind:?} in a ring {flag}"));
+            for (name, flag) in SqeFlags::NAMES {
+                if *flag != SqeFlags::FIXED || matches!(kind, CallKind::Pread | CallKind::Pwrite) {
+                    both(&mut all, &format!("{kind:?} in a ring {name}"));
+                }
             }
         }
         if kind.direction().is_some() {
@@ -150,7 +170,10 @@ fn wanted() -> Vec<String> {
             both(&mut all, &format!("{kind:?} map"));
         }
     }
-    for kind in ["Load", "Store", "Pread", "Pwrite", "Mmap", "Ftruncate", "Exit"] {
+    let in_child = ["Load", "Store", "Pread", "Pwrite", "Mmap", "Ftruncate", "Exit"];
+    let pins_in_child = ["Vmsplice", "ReadPipe", "ClosePipe", "RegisterBuffers", "ProcessVmReadv"];
+    let leases_in_child = ["Setlease", "RecvFd", "OnBreak", "Setsig", "SetownEx", "OpenGate"];
+    for kind in in_child.into_iter().chain(pins_in_child).chain(leases_in_child) {
         all.push(format!("{kind} in a child"));
     }
     for lane in ["t0", "t1", "t2", "t3", "c0", "c1"] {
@@ -193,6 +216,22 @@ fn wanted() -> Vec<String> {
     all.extend(FallocateMode::NAMES.iter().map(|(name, _)| format!("fallocate {name}")));
     all.extend(Advice::NAMES.iter().map(|(name, _)| format!("madvise {name}")));
     all.extend(Whence::NAMES.iter().map(|(name, _)| format!("lseek {name}")));
+    for (access, _) in Access::NAMES.iter().filter(|(name, _)| *name != "WRONLY") {
+        all.extend([format!("open g0 {access}"), format!("open g1 {access}")]);
+    }
+    all.extend(["hold g0", "hold g1", "hold g2", "release g2 COMPLETE"].map(str::to_owned));
+    all.extend(["release g0 COMPLETE", "release g0 EIO"].map(str::to_owned));
+    all.extend(Settle::NAMES.iter().map(|(name, _)| format!("release g1 {name}")));
+    for (lease, _) in Lease::NAMES {
+        all.extend([format!("setlease {lease}"), format!("on_break {lease}")]);
+    }
+    all.extend(Notice::NAMES.iter().map(|(name, _)| format!("setsig {name}")));
+    for (owner, _) in OwnerKind::NAMES {
+        both(&mut all, &format!("setown_ex {owner} of a child"));
+    }
+    all.extend([0, 1, 2, 45].map(|seconds| format!("lease_break_time {seconds}")));
+    all.extend(["kill c0", "kill c1", "interrupt t1", "interrupt t2"].map(str::to_owned));
+    all.push("interrupt t3".to_owned());
     for count in 1..=4 {
         all.extend([format!("preadv of {count}"), format!("pwritev of {count}")]);
     }
@@ -261,6 +300,14 @@ fn few_sequential_programs_wait_for_an_empty_pipe() {
                 let fill = outline.space(line.lane).pipes[usize::from(pipe.0)];
                 waits |= len > 0 && fill.is_some_and(|pipe| outline.pipes[pipe].buffers >= 16);
             }
+            if let Call::ReadPipe { pipe, len, .. } | Call::Tee { src: pipe, len, .. } = line.call {
+                let fill = outline.space(line.lane).pipes[usize::from(pipe.0)];
+                waits |= len > 0 && fill.is_some_and(|pipe| outline.pipes[pipe].bytes == 0);
+            }
+            if let Call::Vmsplice { pipe, len, .. } = line.call {
+                let fill = outline.space(line.lane).pipes[usize::from(pipe.0)];
+                waits |= len > 0 && fill.is_some_and(|pipe| outline.pipes[pipe].buffers >= 16);
+            }
             outline.apply(line);
         }
         (waiting, all) = (waiting + u64::from(waits), all + 1);
@@ -286,4 +333,30 @@ fn a_seed_is_a_program() {
     assert_eq!(one, Program::from_seed(7, Mount::Xfs));
     assert_ne!(one, Program::from_seed(8, Mount::Xfs));
     assert!(CallKind::Pread.direction() == Some(Direction::IntoBuffer));
+}
+
+#[test]
+fn a_good_part_of_all_programs_hold_pages_or_leases() {
+    let all = SEEDS / 4;
+    let (mut held, mut leased) = (0, 0);
+    for seed in 0..all {
+        let program = Program::from_seed(seed, home(seed));
+        held += u64::from(!program.held_pairs().is_empty());
+        leased += u64::from(!program.lease_pairs().is_empty());
+    }
+    let (held, leased) = (held * 100 / all, leased * 100 / all);
+    assert!((25..=55).contains(&held), "{held}% hold pages while they are changed");
+    assert!((10..=30).contains(&leased), "{leased}% have leases that something meets");
+}
+
+#[test]
+fn few_programs_end_with_a_gate_held() {
+    let mut ending = 0;
+    for seed in 0..SEEDS / 4 {
+        let mut outline = crate::outline::Outline::default();
+        let program = Program::from_seed(seed, home(seed));
+        program.lines.iter().for_each(|line| outline.apply(line));
+        ending += u64::from(outline.held.contains(&true));
+    }
+    assert!(ending * 100 <= 6 * SEEDS / 4, "{ending} of {} programs", SEEDS / 4);
 }

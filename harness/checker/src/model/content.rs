@@ -205,10 +205,26 @@ fn forget(versions: &mut SmallVec<[Version; 2]>, settled: u64, order: &Order) {
 /// Deepest chain of copies under way that is followed; beyond it a byte may be anything. Copies that read from each other while both
 /// run are rare, and each level is another call in flight.
 const DEPTH_MAX: u32 = 6;
+/// Most versions that one question may look at, copies followed; beyond it a byte may be anything. Each copy may have as many sources as
+/// its place has versions, so without a bound a few overlapping copies that a pipe keeps from being forgotten cost gigabytes.
+const STEPS_MAX: u32 = 1 << 16;
 
-/// Collects what a reader in `span` may see of `obj` in a range, leaving out what the call `without` assigned.
-#[expect(clippy::too_many_arguments, reason = "a recursion's state, spelled out")]
+/// What a reader in `span` may see of `obj` in a range, leaving out what the call `without` assigned.
 pub fn candidates(
+    objects: &[Content],
+    obj: ObjId,
+    range: (u64, u64),
+    span: Span,
+    without: u16,
+    order: &Order,
+) -> Vec<Cand> {
+    let (mut out, mut steps) = (Vec::new(), STEPS_MAX);
+    collect(objects, obj, range, span, without, order, 0, &mut steps, &mut out);
+    out
+}
+
+#[expect(clippy::too_many_arguments, reason = "a recursion's state, spelled out")]
+fn collect(
     objects: &[Content],
     obj: ObjId,
     (start, end): (u64, u64),
@@ -216,6 +232,7 @@ pub fn candidates(
     without: u16,
     order: &Order,
     depth: u32,
+    steps: &mut u32,
     out: &mut Vec<Cand>,
 ) {
     if start >= end {
@@ -229,6 +246,11 @@ pub fn candidates(
         if version.span.call == without && without != super::order::NOBODY {
             continue;
         }
+        let Some(left) = steps.checked_sub(1) else {
+            out.push(Cand { start, end, val: Val::Any });
+            return;
+        };
+        *steps = left;
         let mut follow = |source: ObjId, delta: i64, span: Span, without: u16| {
             let (Some(a), Some(b)) = (from.checked_add_signed(delta), to.checked_add_signed(delta))
             else {
@@ -236,7 +258,7 @@ pub fn candidates(
                 return;
             };
             let begin = out.len();
-            candidates(objects, source, (a, b), span, without, order, depth + 1, out);
+            collect(objects, source, (a, b), span, without, order, depth + 1, steps, out);
             for cand in &mut out[begin..] {
                 cand.start = cand.start.wrapping_add_signed(-delta);
                 cand.end = cand.end.wrapping_add_signed(-delta);

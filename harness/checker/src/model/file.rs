@@ -5,7 +5,7 @@ use super::lin::{Lin, Step};
 use super::order::Span;
 use super::value::Val;
 use history::{FileFacts, FileId};
-use program::{Access, OpenFlags, Path, Sharing};
+use program::{Access, GateSlot, Mount, OpenFlags, Path, Sharing};
 
 /// How a call changes a file's size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,8 +183,10 @@ pub struct Touch {
 /// An inode.
 #[derive(Debug)]
 pub struct File {
-    /// Identity.
+    /// Identity. That of a gate's device is made up, and no file of a mount has it.
     pub id: FileId,
+    /// The gate whose block device it is, unless it is a file of a mount.
+    pub gate: Option<GateSlot>,
     /// Its bytes.
     pub obj: ObjId,
     /// Its size.
@@ -199,10 +201,43 @@ pub struct File {
     pub incoherent: Vec<(u64, u64)>,
     /// Bytes beyond the end of file may have been written through a mapping of the last page.
     pub tail_stored: bool,
+    /// It may have shared blocks with another file or another place of its own.
+    pub shared: bool,
+    /// A known defect of the kernel may have left its newest bytes in the page cache alone, for ever.
+    pub never_written: bool,
     /// A known defect of the kernel leaves its content in doubt: sizes and errnos are judged, bytes are not.
     pub unjudged: bool,
     /// What else a known defect of the kernel may show through its mappings.
     pub behind_mappings: Option<Val>,
+}
+
+impl File {
+    /// Whether it is a file of that mount.
+    pub fn on(&self, mount: Mount) -> bool {
+        self.gate.is_none() && self.id.mount == mount
+    }
+
+    /// The mount it lives on; a gate's device lives on none.
+    pub fn mount(&self) -> Option<Mount> {
+        self.gate.is_none().then_some(self.id.mount)
+    }
+
+    /// Whether it is a DAX file.
+    pub fn is_dax(&self) -> bool {
+        self.mount().is_some_and(Mount::is_dax)
+    }
+
+    /// Whether it is a file of an XFS.
+    pub fn is_xfs(&self) -> bool {
+        self.mount().is_some_and(Mount::is_xfs)
+    }
+}
+
+impl File {
+    /// Whether all ways of reading show the same, so that one look settles what the others see.
+    pub fn one_look_settles(&self) -> bool {
+        self.incoherent.is_empty() && !self.never_written
+    }
 }
 
 /// A struct file.
@@ -233,6 +268,8 @@ impl Open {
 /// A mapping in one process.
 #[derive(Clone, Debug)]
 pub struct Map {
+    /// The call that made it.
+    pub filler: u16,
     /// The open file that was mapped.
     pub open: usize,
     /// The file.
@@ -258,8 +295,27 @@ pub struct Pipe {
     pub head: u64,
     /// Bytes taken out so far.
     pub tail: u64,
-    /// The latest call on the in side and on the out side.
-    pub last: [Option<Span>; 2],
+    /// The latest call on the out side.
+    pub last_out: Option<Span>,
     /// Racing calls on one side: which bytes went where is unknown from here on.
     pub confused: bool,
+    /// References to pages that calls put in, in the order of the stream.
+    pub refs: Vec<PipeRef>,
+    /// Calls that took something out, and how far the stream was read then.
+    pub taken: Vec<(u16, u64)>,
+}
+
+/// A reference to a page, or to a part of it, in a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PipeRef {
+    /// The call that put it in.
+    pub call: u16,
+    /// Its place in the stream.
+    pub place: (u64, u64),
+    /// The file that the page was of.
+    pub file: usize,
+    /// Where in the file the page begins.
+    pub page: u64,
+    /// Whether it surely was a page of the file: not a private copy, and not the zero page that stands for a hole.
+    pub real: bool,
 }

@@ -2,12 +2,19 @@
 //!
 //! The model never decides whether something is wrong: it answers "what may this have been, at that time". The oracles ask.
 
+pub mod change;
 pub mod content;
 mod effects;
 pub mod file;
+pub mod gate;
+pub mod lease;
+pub mod life;
 pub mod lin;
 pub mod order;
+pub mod pin;
+mod revoke;
 pub mod value;
+pub mod watch;
 
 use crate::Policy;
 use content::{Content, ObjId, Src, Version, candidates};
@@ -19,6 +26,7 @@ use program::{Call, CallId, Lane, Line, Mount, Path, Program, Prot, Sharing};
 use smallvec::smallvec;
 use std::collections::BTreeMap;
 use value::{Cand, Val, Vals};
+use watch::Watch;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -54,6 +62,10 @@ pub struct Seen<'a> {
     pub helped: bool,
     /// Never returned.
     pub stuck: bool,
+    /// When it was invoked, in nanoseconds of the run.
+    pub inv_ns: u64,
+    /// When it returned.
+    pub ret_ns: Option<u64>,
 }
 
 /// The range of a file that an anonymous read must be compared with, and where its bytes are in the payload.
@@ -108,14 +120,34 @@ pub struct World<'a> {
     pub maps: BTreeMap<(u8, u16), Map>,
     /// Pipes by filler.
     pub pipes: BTreeMap<u16, Pipe>,
+    /// The block device behind each gate that was opened.
+    pub gates: BTreeMap<program::GateSlot, usize>,
+    /// Open files in the program's socket pair: the calls that sent them.
+    pub sent: Vec<(u16, usize)>,
+    /// Pages that an I/O in flight or a registered buffer was given: by call, whether each surely is the file's own.
+    pub real: BTreeMap<u16, Vec<bool>>,
+    /// The layouts that calls changed, as it was known when they returned.
+    pub changed: BTreeMap<u16, Vec<change::Changed>>,
+    /// Breaks of leases that began, and whom they must tell.
+    pub dues: Vec<lease::Due>,
+    /// Leases, by file, of files that somebody wanted a lease on.
+    pub leases: BTreeMap<usize, lease::Register>,
+    /// What was seen from outside of the calls.
+    pub watch: Watch,
     /// Names.
     pub names: BTreeMap<Mount, Lin<NameState, NameOp>>,
     /// Work for the Return of each line.
     pub pending: Vec<Pending>,
+    /// For each line, when its effect may begin at the earliest, where that is later than its Invoke: it went through a gate that was held.
+    pub effect_from: Vec<u64>,
     /// The history contradicts itself or the program.
     pub malformed: bool,
     /// A set of outcomes grew too large.
     pub overflow: bool,
+    /// Buffers that are, or may be, registered with rings: by the ring's filler, the call that did it.
+    pub registered: BTreeMap<u16, u16>,
+    /// The kernel complained of a DAX page that is not the one that it expected.
+    pub dax_splat: bool,
     by_id: BTreeMap<FileId, usize>,
     inflight: Vec<(u64, u16)>,
     now: u64,
@@ -128,17 +160,21 @@ impl<'a> World<'a> {
         let mut malformed = false;
         for event in &history.events {
             match event {
-                Event::Invoke { seq, call, slots, .. } => match seen.get_mut(call.0 as usize) {
-                    Some(s) if s.inv.is_none() => {
-                        s.inv = Some(*seq);
-                        s.slots = slots;
+                Event::Invoke { seq, call, slots, time_ns } => {
+                    match seen.get_mut(call.0 as usize) {
+                        Some(s) if s.inv.is_none() => {
+                            s.inv = Some(*seq);
+                            s.inv_ns = *time_ns;
+                            s.slots = slots;
+                        }
+                        _ => malformed = true,
                     }
-                    _ => malformed = true,
-                },
-                Event::Return { seq, call, result, payload, .. } => {
+                }
+                Event::Return { seq, call, result, payload, time_ns } => {
                     match seen.get_mut(call.0 as usize) {
                         Some(s) if s.ret.is_none() && s.inv.is_some_and(|i| i <= *seq) => {
                             s.ret = Some(*seq);
+                            s.ret_ns = Some(*time_ns);
                             s.result = Some(*result);
                             s.payload = Some(payload);
                         }
@@ -180,13 +216,26 @@ impl<'a> World<'a> {
             fds: BTreeMap::new(),
             maps: BTreeMap::new(),
             pipes: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            sent: Vec::new(),
+            real: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            dues: Vec::new(),
+            leases: BTreeMap::new(),
+            watch: Watch::of(&history.events),
             names: Mount::ALL
                 .into_iter()
                 .map(|m| (m, Lin::new([None; program::NAMES_MAX as usize])))
                 .collect(),
             pending: vec![Pending::default(); program.lines.len()],
+            effect_from: vec![0; program.lines.len()],
             malformed,
             overflow: false,
+            registered: BTreeMap::new(),
+            dax_splat: history
+                .events
+                .iter()
+                .any(|e| matches!(e, Event::Console(splat) if is_dax_splat(splat))),
             by_id: BTreeMap::new(),
             inflight: Vec::new(),
             now: 0,
@@ -219,15 +268,16 @@ impl<'a> World<'a> {
 
     /// The time before which no content that was replaced can be seen any more.
     pub fn settled(&self) -> u64 {
-        // A reference in a pipe sees old versions until whoever takes it out has returned; the oldest is not tracked, so nothing is
-        // forgotten meanwhile.
+        if self.pipes_hold() || !self.registered.is_empty() { 0 } else { self.idle_since() }
+    }
+
+    /// Whether a pipe may hold references. They see old versions until whoever takes them out has returned; the oldest is not tracked, so
+    /// nothing is forgotten meanwhile.
+    fn pipes_hold(&self) -> bool {
         let held = |p: &Pipe| {
-            p.tail < p.head || p.confused || p.last[1].is_some_and(|s| s.ret >= self.now)
+            p.tail < p.head || p.confused || p.last_out.is_some_and(|s| s.ret >= self.now)
         };
-        if self.pipes.values().any(held) {
-            return 0;
-        }
-        self.idle_since()
+        self.pipes.values().any(held)
     }
 
     /// A new object.
@@ -247,6 +297,7 @@ impl<'a> World<'a> {
         let obj = self.object(Src::Vals(smallvec![Val::Zero]), Some(index));
         self.files.push(File {
             id,
+            gate: None,
             obj,
             size: Lin::new(0),
             path,
@@ -254,6 +305,8 @@ impl<'a> World<'a> {
             touches: Vec::new(),
             incoherent: Vec::new(),
             tail_stored: false,
+            shared: false,
+            never_written: false,
             unjudged: false,
             behind_mappings: None,
         });
@@ -287,13 +340,10 @@ impl<'a> World<'a> {
 
     /// Whether another call that changes the file's size was in flight during `span`: sizes in between may then be seen.
     pub fn size_in_motion(&self, file: usize, span: Span) -> bool {
-        self.files[file].touches.iter().any(|t| {
-            t.span.call != span.call
-                && t.span.inv <= span.ret
-                && t.span.ret >= span.inv
-                && !self.order.before(t.span, span)
-                && !self.order.before(span, t.span)
-        })
+        self.files[file]
+            .touches
+            .iter()
+            .any(|t| t.span.call != span.call && !self.order.apart(t.span, span))
     }
 
     /// What a reader in `span` may see. Beyond the end of file a byte may be zero at any time, because writeback and
@@ -311,8 +361,7 @@ impl<'a> World<'a> {
         span: Span,
         without: u16,
     ) -> Vec<Cand> {
-        let mut out = Vec::new();
-        candidates(&self.objects, obj, (start, end), span, without, &self.order, 0, &mut out);
+        let mut out = candidates(&self.objects, obj, (start, end), span, without, &self.order);
         if let Some(file) = self.owner[obj.0 as usize]
             && self.files[file].unjudged
         {
@@ -341,6 +390,7 @@ impl<'a> World<'a> {
             return;
         }
         let span = self.span(call);
+        let span = Span { inv: span.inv.max(self.effect_from[call as usize]), ..span };
         let copy = matches!(src, Src::Copy { .. });
         if let Src::Vals(vals) = &src {
             let all = vals.iter().map(|val| Cand { start: range.0, end: range.1, val: *val });
@@ -358,6 +408,7 @@ impl<'a> World<'a> {
     fn resolve(&mut self, call: u16) {
         let copies = std::mem::take(&mut self.pending[call as usize].copies);
         let span = self.span(call);
+        let span = Span { inv: span.inv.max(self.effect_from[call as usize]), ..span };
         for (obj, start, end) in copies {
             // Sources of this call's versions in the range, piece by piece.
             let mut pieces = Vec::new();
@@ -398,13 +449,11 @@ impl<'a> World<'a> {
 
     /// Notes what a call does to a file, and weakens what page cache and device may then disagree about.
     pub fn touch(&mut self, file: usize, touch: Touch) {
-        let dax = self.files[file].id.mount.is_dax();
+        let dax = self.files[file].is_dax();
         let order = &self.order;
         let mut weaken = Vec::new();
         for other in &self.files[file].touches {
-            let apart =
-                order.before(other.span, touch.span) || order.before(touch.span, other.span);
-            if apart || dax || other.span.call == touch.span.call {
+            if order.apart(other.span, touch.span) || dax || other.span.call == touch.span.call {
                 continue;
             }
             for (a, b) in [(other, &touch), (&touch, other)] {
@@ -451,6 +500,7 @@ impl<'a> World<'a> {
         self.inflight.push((span.inv, call));
         self.effects(call);
         self.weaken_new(call);
+        self.lease_effects(call);
     }
 
     /// A line returned. To be called before the oracles look at it.
@@ -458,6 +508,26 @@ impl<'a> World<'a> {
         self.now = self.span(call).ret;
         self.resolve(call);
         self.after_return(call);
+        let changes = self.changes(call);
+        self.changed.insert(call, changes);
+        if self.watch.first_stand(call).is_none() {
+            self.note_dues(call);
+        }
+    }
+
+    /// A line was seen to stand still.
+    pub fn stands(&mut self, call: u16) {
+        let changes = self.changes(call);
+        self.changed.insert(call, changes);
+        self.note_dues(call);
+    }
+
+    /// Notes whom the break that a call began must tell, once.
+    fn note_dues(&mut self, call: u16) {
+        if self.dues.iter().all(|d| d.by != call) {
+            let dues = self.dues(call);
+            self.dues.extend(dues);
+        }
     }
 
     /// The oracles are done with a line that returned.
@@ -510,9 +580,7 @@ impl<'a> World<'a> {
             }
             i += same.len();
         }
-        let incoherent =
-            self.owner[obj.0 as usize].is_some_and(|f| !self.files[f].incoherent.is_empty());
-        if incoherent {
+        if self.owner[obj.0 as usize].is_some_and(|f| !self.files[f].one_look_settles()) {
             return;
         }
         for (from, to) in places {
@@ -526,7 +594,12 @@ impl<'a> World<'a> {
                 sure: true,
                 src: Src::Vals(smallvec![val]),
             };
-            self.objects[obj.0 as usize].settle(from, to, &version);
+            if self.pipes_hold() {
+                // A reference that was taken before may still show what was there then.
+                self.objects[obj.0 as usize].assign(from, to, &version, 0, &self.order);
+            } else {
+                self.objects[obj.0 as usize].settle(from, to, &version);
+            }
         }
     }
 
@@ -549,6 +622,9 @@ impl<'a> World<'a> {
         let (min, max) = self.sizes(map.file, span, None);
         faults.bus_may = inside(page_up(min).saturating_sub(map.offset));
         faults.bus_must = inside(page_up(max).saturating_sub(map.offset));
+        let (may, must) = self.taken_away(map.filler, map, (offset, end), span);
+        faults.bus_may = faults.bus_may.into_iter().chain(may).min();
+        faults.bus_must = faults.bus_must.into_iter().chain(must).min();
         let needed = if write { Prot::WRITE.0 } else { Prot::READ.0 | Prot::WRITE.0 };
         let prots = map.prot.during(span, None, &self.order);
         if prots.iter().any(|p| p & needed == 0) {
@@ -562,9 +638,25 @@ impl<'a> World<'a> {
         faults
     }
 
+    /// Whether no page of a private mapping's range can be a copy: nothing was ever stored there, nor copied ahead of a store.
+    /// What the call `without` did does not count.
+    pub fn untouched(&self, obj: ObjId, start: u64, end: u64, without: u16) -> bool {
+        let always = Span { inv: 0, ret: NEVER, call: NOBODY };
+        self.objects[obj.0 as usize]
+            .visible(start, end, always, &self.order)
+            .all(|(_, _, v)| v.span.call == without || matches!(v.src, Src::Through { .. }))
+    }
+
     /// States of a directory during a span.
     pub fn name_states(&self, mount: Mount, span: Span, without: Option<u16>) -> Vec<NameState> {
         self.names[&mount].during(span, without, &self.order)
+    }
+
+    /// Whether the kernel is known to take a fault for ever in this state: the program made files on XFS DAX share extents, and the kernel
+    /// complained as it does when that happens. The first of these faults always warns, unless the zero page was mapped there
+    /// (mm/memory.c:insert_pfn, 6.12 and 6.1), for the agent has the kernel forget before each program what it warned of once.
+    pub fn reflink_livelock(&self) -> bool {
+        self.dax_splat && self.reflink_faults()
     }
 
     /// Whether the program made files on XFS DAX share extents, and the kernel is known to fault badly then.
@@ -582,7 +674,7 @@ impl<'a> World<'a> {
                     && self.seen[k as usize].inv.is_some()
                     && self
                         .open_in(k, 0)
-                        .is_some_and(|o| self.files[self.opens[o].file].id.mount == Mount::XfsDax)
+                        .is_some_and(|o| self.files[self.opens[o].file].on(Mount::XfsDax))
             })
     }
 
@@ -590,6 +682,13 @@ impl<'a> World<'a> {
     pub fn call_of(&self, call: u16) -> &'a Call {
         &self.line(call).call
     }
+}
+
+/// Whether it is one of the complaints of `Known::XfsDaxReflinkFault`.
+pub fn is_dax_splat(splat: &history::Splat) -> bool {
+    ["dax_insert_entry", "dax_disassociate_entry", "insert_pfn"]
+        .iter()
+        .any(|function| splat.title.contains(function))
 }
 
 /// Where an access through a mapping may and must fault, in offsets of the mapping.

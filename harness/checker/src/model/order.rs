@@ -117,6 +117,11 @@ impl Order {
         a.ret < b.inv || self.ordered(a.call, b.call)
     }
 
+    /// Whether one of the two was surely over before the other began: they did not race.
+    pub fn apart(&self, a: Span, b: Span) -> bool {
+        self.before(a, b) || self.before(b, a)
+    }
+
     /// Whether a ring orders line `a` before line `b`.
     pub fn ordered(&self, a: u16, b: u16) -> bool {
         !self.real_time_only

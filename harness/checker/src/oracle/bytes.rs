@@ -38,6 +38,8 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
             Some(places) => places.iter().map(|p| p + read.skip).collect(),
             None => vec![read.start],
         };
+        // What was seen may have come from any of several positions: that it fits one says nothing about what lies there.
+        let sure = starts.len() == 1;
         for start in starts {
             let mut cands = world.cands(read.obj, start, start + read.len, span);
             if let Some(val) = read.mapped.and_then(|f| world.files[f].behind_mappings) {
@@ -45,7 +47,7 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
             }
             wrong = compare(&cands, world.run, start, &runs);
             let odd = read.mapped.is_some_and(|f| world.files[f].behind_mappings.is_some());
-            if wrong.is_none() && odd {
+            if wrong.is_none() && (odd || !sure) {
                 break;
             }
             if wrong.is_none() {
@@ -72,7 +74,7 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
 fn is_direct(world: &World, call: u16) -> bool {
     world.open_in(call, 0).is_some_and(|o| {
         world.opens[o].flags.has(program::OpenFlags::DIRECT)
-            && !world.files[world.opens[o].file].id.mount.is_dax()
+            && !world.files[world.opens[o].file].is_dax()
     })
 }
 
@@ -159,14 +161,19 @@ pub fn report(
         kind,
         oracle,
         call: call.map(program::CallId),
-        path: owner.map(|f| world.files[f].path),
-        mount: owner.map(|f| world.files[f].id.mount),
+        path: owner.filter(|f| world.files[*f].gate.is_none()).map(|f| world.files[f].path),
+        mount: owner.and_then(|f| world.files[f].mount()),
         sentence,
     });
 }
 
 fn describe(world: &World, seen: &Run) -> String {
+    let gate = |call: u16| (0..2).find(|n| stamp::call_gate(*n) == call);
     match seen {
+        Run::Signed { run, call, offset, .. } if *run == world.run && gate(*call).is_some() => {
+            let gate = gate(*call).unwrap_or_default();
+            format!("what lay on the device of g{gate} at {offset:#x} when the program began")
+        }
         Run::Zero { .. } => "zeros".to_owned(),
         Run::Signed { run, call, offset, .. }
             if *run == world.run && *call == stamp::CALL_POISON =>
@@ -207,7 +214,10 @@ fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle
             let val =
                 Val::Signed { call: *call, delta: (*offset as i64).wrapping_sub(wrong.at as i64) };
             let by_call = |c: &&Cand| matches!(c.val, Val::Signed { call: by, .. } if by == *call);
-            if ever.iter().any(|c| c.start <= wrong.at && wrong.at < c.end && c.val == val) {
+            if of_another_file(world, obj, *call) {
+                let what = format!("{whose}: of a file that the page never was of");
+                (AnomalyKind::ForeignByte, Oracle::Leak, what)
+            } else if ever.iter().any(|c| c.start <= wrong.at && wrong.at < c.end && c.val == val) {
                 (AnomalyKind::StaleByte, Oracle::Bytes, format!("{whose}, since replaced"))
             } else if ever.iter().any(|c| by_call(&c)) || world.owner[obj.0 as usize].is_none() {
                 (AnomalyKind::MisplacedByte, Oracle::Bytes, whose)
@@ -216,6 +226,19 @@ fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle
             }
         }
     }
+}
+
+/// Whether a pipe shows what a call wrote to other files only than those whose pages it refers to.
+fn of_another_file(world: &World, obj: ObjId, call: u16) -> bool {
+    let Some(pipe) = world.pipes.values().find(|p| p.obj == obj) else { return false };
+    let wrote = |file: usize| {
+        let ever = &world.ever[world.files[file].obj.0 as usize];
+        ever.iter().any(|c| matches!(c.val, Val::Signed { call: by, .. } if by == call))
+    };
+    let referred = |file: usize| pipe.refs.iter().any(|r| r.file == file);
+    !pipe.refs.is_empty()
+        && (0..world.files.len()).any(|f| !referred(f) && wrote(f))
+        && !(0..world.files.len()).any(|f| referred(f) && wrote(f))
 }
 
 /// The candidates in words.

@@ -13,6 +13,11 @@ use crate::{AnomalyKind, Known, Oracle, Policy};
 use history::Payload;
 use program::{Buf, Call, OpenFlags, Whence};
 
+/// What O_DIRECT moves, in bytes: logical blocks of the devices.
+const SECTOR: u64 = 512;
+/// What the pipe inside of sendfile holds, in bytes.
+const PIPE: u64 = 64 << 10;
+
 /// The offsets at which a positional read may have begun, if it is one.
 pub fn read_places(world: &World, call: u16) -> Option<Vec<u64>> {
     match world.call_of(call) {
@@ -63,6 +68,13 @@ pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
                 );
             }
         }
+        Call::Vmsplice { .. }
+        | Call::Tee { .. }
+        | Call::ReadPipe { .. }
+        | Call::ProcessVmReadv { .. }
+        | Call::ProcessVmWritev { .. }
+        | Call::ProcMemPread { .. }
+        | Call::ProcMemPwrite { .. } => super::sources::counts(world, call, n, findings),
         Call::Lseek { offset, whence: Whence::Set, .. } if n != *offset => {
             wrong(world, call, n, findings, format!("{offset}"));
         }
@@ -74,7 +86,7 @@ pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
     }
 }
 
-fn wrong(world: &World, call: u16, n: u64, findings: &mut Findings, allowed: String) {
+pub(super) fn wrong(world: &World, call: u16, n: u64, findings: &mut Findings, allowed: String) {
     findings.call(
         AnomalyKind::WrongResult,
         Oracle::Bytes,
@@ -108,10 +120,8 @@ fn read(
     let (low, high) =
         (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(total));
     // Known: a hole of a DAX file read into a buffer that faults.
-    let hole = n == 0
-        && may_fault
-        && world.files[file].id.mount.is_dax()
-        && policy.knows(Known::DaxHoleReadFault);
+    let hole =
+        n == 0 && may_fault && world.files[file].is_dax() && policy.knows(Known::DaxHoleReadFault);
     let fine = hole
         || counts.contains(&n)
         || moving && (low..=high).contains(&n)
@@ -137,6 +147,16 @@ fn write(
     let zero = policy.knows(Known::DirectWriteFault)
         && world.open_in(call, 0).is_some_and(|o| is_direct(world, o));
     let may_fault = may_fault || gup && zero;
+    // A device ends where it ends.
+    let total = match (world.open_in(call, 0), world.call_of(call)) {
+        (Some(open), Call::Pwrite { offset, .. } | Call::Pwritev { offset, .. })
+            if world.gate_of(open).is_some() =>
+        {
+            total.min(program::GATE_SIZE.saturating_sub(*offset))
+        }
+        (Some(open), Call::Writev { .. }) if world.gate_of(open).is_some() && n < total => n,
+        _ => total,
+    };
     if n != total && !(may_fault && n < total && (n > 0 || zero)) {
         wrong(world, call, n, findings, format!("{total}, for no part of its buffer can fault"));
     }
@@ -159,7 +179,13 @@ fn copied(
     // A copy onto its own source may make the source longer while it runs.
     let (min, max) = world.sizes(file, span, None);
     let (low, high) = (min.saturating_sub(offset).min(len), max.saturating_sub(offset).min(len));
-    let short = !whole || world.size_in_motion(file, span);
+    // What goes to an O_DIRECT file goes in pieces as large as a pipe. One that is no whole number of sectors is refused, and those before it count
+    // (fs/splice.c:splice_direct_to_actor, 6.12 and 6.1).
+    let odd_rest = world.open_in(call, 0).is_some_and(|dst| is_direct(world, dst))
+        && [low, high].iter().any(|end| {
+            (1..=PIPE).contains(&end.saturating_sub(n)) && !(end - n).is_multiple_of(SECTOR)
+        });
+    let short = !whole || world.size_in_motion(file, span) || odd_rest;
     let fine = n <= high && (n >= low || short && n > 0) || n == 0 && low == 0;
     if !fine {
         let name = file_name(world, file);
@@ -213,6 +239,5 @@ fn links(world: &World, call: u16, span: Span, file: usize, seen: u32, findings:
 
 /// Whether an open file's transfers pass the page cache by.
 pub fn is_direct(world: &World, open: usize) -> bool {
-    world.opens[open].flags.has(OpenFlags::DIRECT)
-        && !world.files[world.opens[open].file].id.mount.is_dax()
+    world.opens[open].flags.has(OpenFlags::DIRECT) && !world.files[world.opens[open].file].is_dax()
 }

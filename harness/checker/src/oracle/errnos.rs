@@ -6,7 +6,7 @@
 //! Sources: fs/open.c, fs/read_write.c, fs/remap_range.c, fs/splice.c, fs/ext4/extents.c, fs/xfs/xfs_file.c, mm/mmap.c, mm/madvise.c,
 //! io_uring/rw.c of 6.12; where 6.1 differs the rule says so.
 
-use super::{Findings, who};
+use super::{Findings, sources, who};
 use crate::model::World;
 use crate::model::file::Map;
 use crate::model::order::{completes_link, link_predecessor};
@@ -34,19 +34,19 @@ const ECANCELED: i32 = 125;
 
 /// Whether a condition holds during a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holds {
+pub(super) enum Holds {
     Never,
     Maybe,
     Always,
 }
 
 impl Holds {
-    fn when(certain: bool) -> Holds {
+    pub(super) fn when(certain: bool) -> Holds {
         if certain { Holds::Always } else { Holds::Never }
     }
 
     /// From "in some state" and "in every state".
-    fn of(some: bool, every: bool) -> Holds {
+    pub(super) fn of(some: bool, every: bool) -> Holds {
         match (some, every) {
             (_, true) => Holds::Always,
             (true, false) => Holds::Maybe,
@@ -57,26 +57,26 @@ impl Holds {
 
 /// What a call may return.
 #[derive(Debug, Default)]
-struct Allowed {
+pub(super) struct Allowed {
     errnos: SmallVec<[i32; 8]>,
     must_fail: bool,
 }
 
 impl Allowed {
-    fn on(&mut self, holds: Holds, errno: i32) {
+    pub(super) fn on(&mut self, holds: Holds, errno: i32) {
         if holds != Holds::Never {
             self.errnos.push(errno);
         }
         self.must_fail |= holds == Holds::Always;
     }
 
-    fn maybe(&mut self, condition: bool, errno: i32) {
+    pub(super) fn maybe(&mut self, condition: bool, errno: i32) {
         if condition {
             self.on(Holds::Maybe, errno);
         }
     }
 
-    fn must(&mut self, condition: bool, errno: i32) {
+    pub(super) fn must(&mut self, condition: bool, errno: i32) {
         self.on(Holds::when(condition), errno);
     }
 }
@@ -88,8 +88,12 @@ pub fn look(world: &World, policy: &Policy, call: u16, findings: &mut Findings) 
         // Help closes pipes and interrupts: what comes of it is not the kernel's choice.
         return;
     }
+    if sources::judged_elsewhere(world.call_of(call)) {
+        return;
+    }
     let mut allowed = Allowed::default();
     rules(world, policy, call, &mut allowed);
+    sources::everywhere(world, call, &mut allowed);
     link_rules(world, call, &mut allowed);
     allowed.maybe(closed_meanwhile(world, call), EBADF);
     let list = || match allowed.errnos.as_slice() {
@@ -148,10 +152,12 @@ fn link_rules(world: &World, call: u16, allowed: &mut Allowed) {
 fn misaligned(world: &World, open: usize, offset: Option<u64>, iov: &[(Buf, u64)]) -> bool {
     let open = &world.opens[open];
     let file = &world.files[open.file];
-    if !open.flags.has(OpenFlags::DIRECT) || file.id.mount.is_dax() {
+    if !open.flags.has(OpenFlags::DIRECT) || file.is_dax() {
         return false;
     }
-    let (mem, off) = file.facts.map_or((0, 0), |f| (f.dio_mem_align, f.dio_offset_align));
+    // The device of a gate has sectors of 512 bytes.
+    let unknown = if file.gate.is_some() { (512, 512) } else { (0, 0) };
+    let (mem, off) = file.facts.map_or(unknown, |f| (f.dio_mem_align, f.dio_offset_align));
     // Unknown alignment counts as the strictest that a 4 KiB block device may have.
     let (mem, off) = (u64::from(mem.max(1)), if off == 0 { 4096 } else { u64::from(off) });
     let total: u64 = iov.iter().map(|(_, l)| *l).sum();
@@ -174,12 +180,18 @@ fn closed_meanwhile(world: &World, call: u16) -> bool {
     (0..world.program.lines.len() as u16).any(|k| {
         let seen = &world.seen[k as usize];
         let closes = match world.call_of(k) {
-            Call::Close { .. } => seen.slots.first().is_some_and(|s| slots.contains(s)),
-            Call::Open { slot, .. } | Call::Dup { slot, .. } => slots.iter().any(|s| {
+            Call::Close { .. } | Call::ClosePipe { .. } | Call::CloseRing { .. } => {
+                seen.slots.first().is_some_and(|s| slots.contains(s))
+            }
+            Call::Open { slot, .. }
+            | Call::Dup { slot, .. }
+            | Call::OpenGate { slot, .. }
+            | Call::RecvFd { slot } => slots.iter().any(|s| {
                 s.0 != k
                     && !world.order.before(world.span(k), world.span(s.0))
                     && matches!(world.program.lines.get(s.0 as usize).map(|l| &l.call),
-                        Some(Call::Open { slot: other, .. } | Call::Dup { slot: other, .. }) if other == slot)
+                        Some(Call::Open { slot: other, .. } | Call::Dup { slot: other, .. }
+                            | Call::OpenGate { slot: other, .. } | Call::RecvFd { slot: other }) if other == slot)
             }),
             _ => false,
         };
@@ -285,16 +297,14 @@ fn may_report_eio(world: &World, file: usize) -> bool {
 /// (fs/iomap/direct-io.c:iomap_dio_iter, 6.12).
 fn direct_race(world: &World, call: u16, open: usize) -> bool {
     let open = &world.opens[open];
-    if !open.flags.has(OpenFlags::DIRECT) || world.files[open.file].id.mount.is_dax() {
+    if !open.flags.has(OpenFlags::DIRECT) || world.files[open.file].is_dax() {
         return false;
     }
     let span = world.span(call);
-    world.files[open.file].touches.iter().any(|t| {
-        t.dirties
-            && t.span.call != call
-            && !world.order.before(t.span, span)
-            && !world.order.before(span, t.span)
-    })
+    world.files[open.file]
+        .touches
+        .iter()
+        .any(|t| t.dirties && t.span.call != call && !world.order.apart(t.span, span))
 }
 
 fn read_rules(
@@ -365,6 +375,8 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
                 allowed.on(present, EEXIST);
             }
             allowed.maybe(create || flags.has(OpenFlags::TRUNC), ENOSPC);
+            // Whether a lease is in the way is the leases oracle's question.
+            allowed.maybe(flags.has(OpenFlags::NONBLOCK), EAGAIN);
         }
         Call::Unlink { path } => {
             allowed.on(names(path.mount, path.name).0, ENOENT);
@@ -412,7 +424,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
         }
         Call::Mmap { prot, sharing, flags, .. } => {
             let Some(open) = world.open_in(call, 0) else { return };
-            let dax = world.files[world.opens[open].file].id.mount.is_dax();
+            let dax = world.files[world.opens[open].file].is_dax();
             let open = &world.opens[open];
             allowed.must(!open.readable(), EACCES);
             let shared = *sharing == Sharing::Shared;
@@ -484,7 +496,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             let aligned = |o: u64| o.is_multiple_of(4096);
             let direct = [src, dst].iter().any(|o| {
                 world.opens[*o].flags.has(OpenFlags::DIRECT)
-                    && !world.files[world.opens[*o].file].id.mount.is_dax()
+                    && !world.files[world.opens[*o].file].is_dax()
             });
             let (min, max) = world.sizes(a, span, Some(call));
             let whole = aligned(*src_offset) && aligned(*dst_offset) && aligned(*len);
@@ -526,7 +538,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             allowed.on(Holds::of(append, append && some), EINVAL);
             // What lies in the pipe may have any alignment.
             let direct = world.opens[open].flags.has(OpenFlags::DIRECT)
-                && !world.files[world.opens[open].file].id.mount.is_dax();
+                && !world.files[world.opens[open].file].is_dax();
             allowed.maybe(direct, EINVAL);
             allowed.maybe(true, ENOSPC);
             allowed.maybe(direct_race(world, call, open), EIO);
@@ -551,7 +563,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
         | Call::Exit
         | Call::DropCaches
         | Call::Wait { .. } => {}
-        _ => {}
+        _ => sources::rules(world, call, allowed),
     }
 }
 
@@ -603,7 +615,7 @@ fn fallocate_rules(
     use FallocateMode as M;
     let Some(open) = world.open_in(call, 0) else { return };
     let file = world.opens[open].file;
-    let xfs = world.files[file].id.mount.is_xfs();
+    let xfs = world.files[file].is_xfs();
     allowed.must(len == 0, EINVAL);
     allowed.must(mode == M::PunchHoleBare, EOPNOTSUPP);
     allowed.must(!world.opens[open].writable(), EBADF);
@@ -640,7 +652,7 @@ fn clone_rules(
     let (a, b) = (world.opens[src].file, world.opens[dst].file);
     let across = world.files[a].id.mount != world.files[b].id.mount;
     allowed.must(across, EXDEV);
-    allowed.must(!across && !world.files[a].id.mount.is_xfs(), EOPNOTSUPP);
+    allowed.must(!across && !world.files[a].is_xfs(), EOPNOTSUPP);
     let span = world.span(call);
     let (min, max) = world.sizes(a, span, Some(call));
     let (_, dst_max) = world.sizes(b, span, Some(call));
@@ -652,8 +664,7 @@ fn clone_rules(
         || (end == min && dst_offset.saturating_add(end.saturating_sub(src_offset)) >= dst_max);
     allowed.maybe(!(aligned && inside && tail && a != b), EINVAL);
     // An unaligned start with something to clone is always refused.
-    allowed
-        .must(!across && !aligned && src_offset < min && world.files[a].id.mount.is_xfs(), EINVAL);
+    allowed.must(!across && !aligned && src_offset < min && world.files[a].is_xfs(), EINVAL);
     allowed.maybe(true, ENOSPC);
 }
 
@@ -671,9 +682,9 @@ fn dedupe_rules(
     let across = world.files[a].id.mount != world.files[b].id.mount;
     allowed.on(Holds::of(across, across), EXDEV);
     // Without remap_file_range the source refuses the ioctl, the destination its part (fs/remap_range.c, 6.12).
-    let xfs = world.files[a].id.mount.is_xfs();
+    let xfs = world.files[a].is_xfs();
     allowed.must(!xfs, EOPNOTSUPP);
-    allowed.maybe(!world.files[b].id.mount.is_xfs(), EINVAL);
+    allowed.maybe(!world.files[b].is_xfs(), EINVAL);
     let span = world.span(call);
     let (min, max) = world.sizes(a, span, None);
     let end = src_offset.saturating_add(len);

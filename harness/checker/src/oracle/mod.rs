@@ -8,10 +8,14 @@ pub mod console;
 pub mod counts;
 pub mod errnos;
 pub mod finals;
-pub mod liveness;
+pub mod leases;
 pub mod names;
+pub mod notices;
+pub mod pins;
 pub mod seeks;
 pub mod signals;
+mod sources;
+pub mod waits;
 
 use crate::model::World;
 use crate::{Anomaly, AnomalyKind, Oracle};
@@ -70,12 +74,18 @@ impl Findings {
 pub fn who(world: &World, call: u16) -> String {
     match world.program.lines.get(call as usize) {
         Some(line) => format!("{}#{call}", line.call.name()),
+        None if (0..2).any(|n| history::stamp::call_gate(n) == call) => {
+            "the device's first content".to_owned()
+        }
         None => format!("call #{call}, which the program does not have"),
     }
 }
 
 /// The file by the name under which it was first opened.
 pub fn file_name(world: &World, file: usize) -> String {
+    if let Some(gate) = world.files[file].gate {
+        return gate.to_string();
+    }
     let path = world.files[file].path;
     format!("{}:{}", path.mount.name(), path.file_name())
 }

@@ -1,5 +1,13 @@
 //! What a kernel is expected to do where kernels differ: data, not code paths.
 
+mod layout;
+mod regime;
+
+pub use layout::{
+    BREAKS, Breaks, Change, LayoutRow, Meets, Pin, PinRow, Reach, Tables, Term, When, breaks,
+};
+pub use regime::Regime;
+
 /// Something that kernels are known to do wrong, kept under `reports/findings` by its slug. A policy that lists it takes the wrong effect as
 /// explained by the finding, so that what else is wrong stays visible; a policy that does not calls it an anomaly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,10 +45,20 @@ pub enum Known {
     /// `xfs-failed-write-moves-size`: a write past the end of an XFS file that fails has zeroed up to its offset, and that moved the size
     /// (fs/iomap/buffered-io.c:iomap_write_end, 6.1; zeroing moves no size in 6.12).
     XfsFailedWriteSize,
-    /// `xfs-dax-reflink-fault-livelock`: with shared extents on XFS DAX, a fault taken inside a read or write of the file itself may warn (dax_insert_entry,
-    /// dax_disassociate_entry, insert_pfn) and then be taken again for ever, unkillable and with the file locked (fs/dax.c:dax_insert_entry against
-    /// mm/memory.c:insert_pfn, 6.12 and 6.1).
+    /// `xfs-dax-reflink-fault-livelock`: with shared extents on XFS DAX, a write fault may warn (dax_insert_entry, dax_disassociate_entry, insert_pfn)
+    /// and then be taken again for ever: inside a read unkillable and with the file locked, in a store or MADV_POPULATE_WRITE until
+    /// the process is killed (fs/dax.c:dax_insert_entry against mm/memory.c:insert_pfn, 6.12 and 6.1). A call that stands still, or a guest that
+    /// is given up because of it, is taken for this only if one of the warnings is there.
     XfsDaxReflinkFault,
+    /// `xfs-dax-short-cow-write-shows-stale-media`: a write to shared blocks of an XFS DAX file whose buffer faults half-way puts what lay on the media into the
+    /// rest of the block in which it stopped (fs/dax.c:dax_iomap_copy_around, 6.12; dax_iomap_cow_copy, 6.1).
+    XfsDaxShortCow,
+    /// `xfs-growth-exposes-the-unwritten-tail`: what was stored through a mapping behind the end of an XFS file becomes part of it when it grows, if the
+    /// last block is unwritten (fs/iomap/buffered-io.c:iomap_zero_iter, 6.1; 6.12 writes such pages back first).
+    XfsUnwrittenTail,
+    /// `xfs-unshare-drops-dirty-data`: UNSHARE_RANGE that ends the last sharing of an XFS file throws away the reservations under dirty pages elsewhere in it,
+    /// which are then never written (fs/xfs/xfs_reflink.c:xfs_reflink_clear_inode_flag, 6.1; 6.12 asks for dirty pages first).
+    XfsUnshareDirty,
 }
 
 impl Known {
@@ -58,6 +76,9 @@ impl Known {
             Known::XfsDaxReflinkContent => "xfs-dax-reflink-loses-writes",
             Known::XfsFailedWriteSize => "xfs-failed-write-moves-size",
             Known::XfsDaxReflinkFault => "xfs-dax-reflink-fault-livelock",
+            Known::XfsDaxShortCow => "xfs-dax-short-cow-write-shows-stale-media",
+            Known::XfsUnwrittenTail => "xfs-growth-exposes-the-unwritten-tail",
+            Known::XfsUnshareDirty => "xfs-unshare-drops-dirty-data",
         }
     }
 }
@@ -72,6 +93,7 @@ const KNOWN_6_12: &[Known] = &[
     Known::DaxUnwrittenZeroPage,
     Known::XfsDaxStalePage,
     Known::XfsDaxReflinkFault,
+    Known::XfsDaxShortCow,
 ];
 
 /// What Debian's 6.1 (6.1.192) does wrong.
@@ -86,6 +108,8 @@ const KNOWN_6_1: &[Known] = &[
     Known::DaxUnwrittenZeroPage,
     Known::XfsFailedWriteSize,
     Known::XfsDaxReflinkFault,
+    Known::XfsUnwrittenTail,
+    Known::XfsUnshareDirty,
 ];
 
 /// One table of expectations.
@@ -95,6 +119,10 @@ pub struct Policy {
     pub name: &'static str,
     /// MAP_SYNC works on DAX files: the pmem device is synchronous (e820, NVDIMM; not virtio-pmem, drivers/dax/super.c, 6.12).
     pub map_sync: bool,
+    /// How a change of layout meets a held page of a DAX file.
+    pub regime: Regime,
+    /// What that means, case by case.
+    pub tables: Tables,
     /// What these kernels are known to do wrong.
     pub known: &'static [Known],
 }
@@ -102,12 +130,32 @@ pub struct Policy {
 impl Policy {
     /// The policy for a kernel by its `uname -r`.
     pub fn for_release(release: &str) -> Policy {
+        let mainline = |name, known| Policy {
+            name,
+            map_sync: true,
+            regime: Regime::Mainline,
+            tables: Tables::of(Regime::Mainline),
+            known,
+        };
         if release.starts_with("6.1.") {
-            Policy { name: "mainline-6.1", map_sync: true, known: KNOWN_6_1 }
+            Policy { tables: Tables::V6_1, ..mainline("mainline-6.1", KNOWN_6_1) }
         } else if release.starts_with("6.12.") {
-            Policy { name: "mainline-6.12", map_sync: true, known: KNOWN_6_12 }
+            mainline("mainline-6.12", KNOWN_6_12)
         } else {
-            Policy { name: "mainline", map_sync: true, known: &[] }
+            mainline("mainline", &[])
+        }
+    }
+
+    /// The policy of that name: one of the kernels, or one of the regimes, with no defect known.
+    pub fn named(name: &str) -> Option<Policy> {
+        match name {
+            "mainline-6.1" => Some(Policy::for_release("6.1.0")),
+            "mainline-6.12" => Some(Policy::for_release("6.12.0")),
+            _ => {
+                let (name, regime) = Regime::NAMES.iter().find(|(n, _)| *n == name)?;
+                let (regime, tables) = (*regime, Tables::of(*regime));
+                Some(Policy { name, map_sync: true, regime, tables, known: &[] })
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! Writes histories by hand: a program text, and what each line is to have returned.
 
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
 use checker::{Anomaly, AnomalyKind, Oracle, Policy, Verdict, check};
 use history::{
     Bytes, CallResult, Errno, Event, FaultSignal, FileFacts, FileId, History, Payload, ReadPath,
     Run,
 };
-use program::{CallId, Mount, Path, Program};
+use program::{CallId, Lane, Lease, Mount, Path, Program};
 
 /// The run that all hand-written histories are.
 pub const RUN: u32 = 9;
@@ -17,6 +19,9 @@ pub struct Script {
     program: Program,
     events: Vec<Event>,
     seq: u64,
+    /// Nanoseconds since the run began; each event takes a microsecond.
+    now: u64,
+    policy: Policy,
 }
 
 /// Facts of the n-th file of a mount.
@@ -58,26 +63,78 @@ impl Script {
     pub fn new(home: &str, lines: &str) -> Script {
         let text = format!("pinfuzz 1\nimage {home}\n{lines}\n");
         let program = Program::parse(&text).expect("the test's program parses");
-        Script { program, events: Vec::new(), seq: 0 }
+        Script { program, events: Vec::new(), seq: 0, now: 0, policy: Policy::for_release(RELEASE) }
     }
 
     fn next(&mut self) -> u64 {
         self.seq += 1;
+        self.now += 1000;
         self.seq
+    }
+
+    /// Judged by the policy of that name.
+    pub fn by(mut self, policy: &str) -> Script {
+        self.policy = Policy::named(policy).expect("a policy of that name");
+        self
+    }
+
+    /// Nothing happens for so many milliseconds.
+    pub fn pause(mut self, ms: u64) -> Script {
+        self.now += ms * 1_000_000;
+        self
+    }
+
+    /// A line is seen to stand still.
+    pub fn stands(mut self, call: u16, state: char, wchan: &str) -> Script {
+        let seq = self.next();
+        let (call, wchan) = (CallId(call), wchan.to_owned());
+        self.events.push(Event::Blocked { seq, call, time_ns: self.now, state, wchan });
+        self
+    }
+
+    /// A lane handles a signal; real-time signals and SIGIO with a descriptor come as POLL_MSG.
+    pub fn signal(mut self, lane: Lane, signo: i32, fd: i32) -> Script {
+        let seq = self.next();
+        let (code, band) = if fd == 0 { (128, 0) } else { (3, 0x441) };
+        let (time_ns, lane) = (self.now, Some(lane));
+        self.events.push(Event::Signal { seq, time_ns, lane, signo, code, fd, band, answer: None });
+        self
+    }
+
+    /// What the handler of the signal before did.
+    pub fn answered(mut self, lease: Lease, result: CallResult) -> Script {
+        if let Some(Event::Signal { answer, .. }) = self.events.last_mut() {
+            *answer = Some((lease, result));
+        }
+        self
+    }
+
+    /// The agent releases all gates.
+    pub fn gates(mut self) -> Script {
+        let seq = self.next();
+        self.event(Event::GatesReleased { seq })
+    }
+
+    /// What each call that stood still waits for.
+    pub fn waits(self) -> Vec<String> {
+        let history = History { run: RUN, events: self.events };
+        let all = checker::waits(&self.program, &history, &self.policy);
+        all.into_iter().map(|wait| wait.sentence).collect()
     }
 
     /// A line begins.
     pub fn inv(mut self, call: u16, slots: &[u16]) -> Script {
         let seq = self.next();
         let slots = slots.iter().map(|s| CallId(*s)).collect();
-        self.events.push(Event::Invoke { seq, call: CallId(call), time_ns: seq, slots });
+        self.events.push(Event::Invoke { seq, call: CallId(call), time_ns: self.now, slots });
         self
     }
 
     /// A line ends.
     pub fn ret(mut self, call: u16, result: CallResult, payload: Payload) -> Script {
         let seq = self.next();
-        self.events.push(Event::Return { seq, call: CallId(call), time_ns: seq, result, payload });
+        let (call, time_ns) = (CallId(call), self.now);
+        self.events.push(Event::Return { seq, call, time_ns, result, payload });
         self
     }
 
@@ -125,9 +182,12 @@ impl Script {
     }
 
     /// The verdict on a kernel of that release.
-    pub fn verdict(self, release: &str) -> Verdict {
+    pub fn verdict(mut self, release: &str) -> Verdict {
+        if release != RELEASE {
+            self.policy = Policy::for_release(release);
+        }
         let history = History { run: RUN, events: self.events };
-        check(&self.program, &history, &Policy::for_release(release))
+        check(&self.program, &history, &self.policy)
     }
 
     /// Expects an explanation.

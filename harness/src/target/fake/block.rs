@@ -2,6 +2,7 @@
 //!
 //! Blocks are never cleaned by themselves: whoever allocates one finds what its former owner left. It knows no files.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::LazyLock;
 
@@ -31,6 +32,8 @@ pub(super) struct Device {
     blocks: Vec<Page>,
     refs: Vec<u32>,
     free: Vec<u32>,
+    /// References to the pages of blocks: a block that nobody owns is not free before they are gone.
+    held: BTreeMap<u32, u32>,
 }
 
 impl Device {
@@ -57,9 +60,38 @@ impl Device {
             0 => {}
             refs @ 1 => {
                 *refs = 0;
-                self.free.push(block);
+                if !self.held.contains_key(&block) {
+                    self.free.push(block);
+                }
             }
             refs => *refs -= 1,
+        }
+    }
+
+    /// One more reference to the page of a block.
+    pub fn hold(&mut self, block: u32) {
+        *self.held.entry(block).or_default() += 1;
+    }
+
+    /// One reference less.
+    pub fn let_go(&mut self, block: u32) {
+        let Some(count) = self.held.get_mut(&block) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.held.remove(&block);
+            if self.refs[block as usize] == 0 && !self.free.contains(&block) {
+                self.free.push(block);
+            }
+        }
+    }
+
+    /// Forgets that the block is held: a bug.
+    pub fn forget_holds(&mut self, block: u32) {
+        if self.held.remove(&block).is_some()
+            && self.refs[block as usize] == 0
+            && !self.free.contains(&block)
+        {
+            self.free.push(block);
         }
     }
 

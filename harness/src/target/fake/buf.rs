@@ -3,6 +3,7 @@
 //! Copies stop at the first byte that cannot be reached, as copy_from_user and copy_to_user do.
 
 use super::block::PAGE;
+use super::hold::Part;
 use super::mapping::MapRef;
 use super::pipe::{Held, Piece};
 use super::rw::SECTOR;
@@ -31,6 +32,8 @@ pub(super) enum Seg {
     },
     /// Part of a pipe's page.
     Piece(Piece),
+    /// Part of a page that was pinned before: a registered buffer.
+    Page(Part),
 }
 
 impl Seg {
@@ -39,16 +42,18 @@ impl Seg {
             Seg::Anon { data, .. } => data.len(),
             Seg::Map { len, .. } => *len,
             Seg::Piece(piece) => piece.len,
+            Seg::Page(part) => part.len,
         }
     }
 
-    fn is_misaligned(&self) -> bool {
+    fn is_misaligned(&self, len: u64) -> bool {
         let start = match self {
             Seg::Anon { align, .. } => *align,
             Seg::Map { offset, .. } => *offset,
             Seg::Piece(piece) => piece.from as u64,
+            Seg::Page(part) => part.from as u64,
         };
-        start % SECTOR != 0 || !(self.len() as u64).is_multiple_of(SECTOR)
+        start % SECTOR != 0 || !len.is_multiple_of(SECTOR)
     }
 }
 
@@ -73,7 +78,16 @@ impl Memory {
 
     /// Whether O_DIRECT must refuse it.
     pub fn is_misaligned(&self) -> bool {
-        self.segs.iter().any(Seg::is_misaligned)
+        self.segs.iter().any(|seg| seg.is_misaligned(seg.len() as u64))
+    }
+
+    /// The same of its first bytes only.
+    pub fn is_misaligned_up_to(&self, mut len: u64) -> bool {
+        self.segs.iter().any(|seg| {
+            let here = len.min(seg.len() as u64);
+            len -= here;
+            here > 0 && seg.is_misaligned(here)
+        })
     }
 
     /// Whether it shows the file's own pages: a copy then reads what it has just written.
@@ -86,8 +100,10 @@ impl Memory {
             }
             Seg::Piece(piece) => match piece.held {
                 Held::Cache { mount: m, ino: i, .. } => (m, i) == (mount, ino),
+                Held::Page(ref part) => part.is_of(mount, ino),
                 _ => false,
             },
+            Seg::Page(part) => part.is_of(mount, ino),
         })
     }
 
@@ -128,6 +144,12 @@ impl Memory {
                     }
                     n
                 }
+                Seg::Page(part) => {
+                    let n = bytes.len().min(part.len - at);
+                    let part = part.clone();
+                    part.write(w, at, &bytes[..n]);
+                    n
+                }
                 Seg::Piece(_) => return done,
             };
             self.advance(n);
@@ -163,6 +185,12 @@ impl Memory {
                     let n = rest.len().min(piece.len - at);
                     let page = piece.page(w);
                     rest[..n].copy_from_slice(&page[piece.from + at..piece.from + at + n]);
+                    n
+                }
+                Seg::Page(part) => {
+                    let n = rest.len().min(part.len - at);
+                    let page = part.page(w);
+                    rest[..n].copy_from_slice(&page[part.from + at..part.from + at + n]);
                     n
                 }
             };

@@ -173,6 +173,114 @@ bugs! {
         "Inserting a range into a mapped file panics.";
     FdatasyncHangs, "fdatasync-hangs", [Liveness],
         "fdatasync of a file with unwritten extents never returns.";
+    SignalWrongThread, "signal-wrong-thread", [Signals],
+        "The break of a lease is told to the thread next to the one that F_SETOWN_EX named.";
+    SignalTwice, "signal-twice", [Signals],
+        "The break of a lease is told twice.";
+    SignalEachBreaker, "signal-each-breaker", [Signals],
+        "Everybody who meets a lease that is being broken has its holder told again.";
+    SignalMissing, "signal-missing", [Signals],
+        "The break of a lease is told to nobody.";
+    SignalFd, "signal-fd", [Signals],
+        "The signal of a lease names a descriptor that was never asked for one.";
+    SignalCode, "signal-code", [Signals],
+        "The signal of a lease carries POLL_IN instead of POLL_MSG.";
+    SignalNumber, "signal-number", [Signals],
+        "The break of a lease is told by SIGIO although F_SETSIG asked for another signal.";
+    LeaseBesideWriter, "lease-beside-writer", [Errnos],
+        "A read lease is granted on a file that is open for writing.";
+    WriteLeaseShared, "write-lease-shared", [Errnos],
+        "A write lease is granted on a file that somebody else has open.";
+    BreakNotWaitedFor, "break-not-waited-for", [Errnos],
+        "Whoever breaks a lease by writing goes ahead without waiting for its holder.";
+    NonblockWaits, "nonblock-waits", [Liveness],
+        "An O_NONBLOCK open waits for the break of a lease.";
+    BreakerNotWoken, "breaker-not-woken", [Liveness],
+        "Whoever waits for a lease is not woken when it is given back.";
+    LeaseWaitIgnoresSignals, "lease-wait-ignores-signals", [Liveness],
+        "Whoever waits for a lease cannot be interrupted.";
+    GetleaseShowsOld, "getlease-shows-old", [Errnos],
+        "F_GETLEASE names the lease as it was before its break began.";
+    DowngradeUnlocks, "downgrade-unlocks", [Errnos],
+        "Asking for a read lease gives up the one that was held.";
+    LeaseSurvivesClose, "lease-survives-close", [Errnos, Liveness],
+        "A lease outlives the last descriptor of its open file.";
+    LeaseDiesWithDup, "lease-dies-with-dup", [Errnos],
+        "Closing a duplicate of a descriptor drops the lease of the open file.";
+    BreakTimeIgnored, "break-time-ignored", [Errnos],
+        "A lease is taken away at once, whatever lease-break-time says.";
+    ExpiredLeaseStays, "expired-lease-stays", [Liveness],
+        "A lease that is not given back in time stays.";
+    LayoutChangeDoesNotWait, "layout-change-does-not-wait", [Liveness],
+        "A layout change goes ahead while pages of the DAX file are held.";
+    WaitsForFirstPageOnly, "waits-for-first-page-only", [Liveness],
+        "A layout change looks at the first page of the file only.";
+    WaitIgnoresReferences, "wait-ignores-references", [Liveness],
+        "A layout change waits for pins, but not for plain references.";
+    LayoutWaitNotWoken, "layout-wait-not-woken", [Liveness],
+        "A layout change that waits for a page is not woken when the page is given back.";
+    LayoutWaitUnkillable, "layout-wait-unkillable", [Liveness],
+        "A layout change that waits for a page cannot be interrupted.";
+    PageCacheWaits, "page-cache-waits", [Liveness],
+        "A layout change of a file in the page cache waits for references to its pages.";
+    PinnedBlockReused, "pinned-block-reused", [Bytes, Leak, Liveness],
+        "A layout change frees blocks whose pages are held, and others are given them.";
+    EvictionFreesHeld, "eviction-frees-held", [Bytes, Leak],
+        "A file without names and descriptors gives blocks back whose pages are held.";
+    VmspliceCopies, "vmsplice-copies", [Bytes, Leak],
+        "vmsplice copies the bytes of the page into the pipe.";
+    TeeLosesReference, "tee-loses-reference", [Bytes],
+        "tee puts the bytes of the page into the second pipe, and no reference to it.";
+    PinLeakedOnShort, "pin-leaked-on-short", [Liveness],
+        "A transfer whose buffer ends early forgets to give back its pages.";
+    PinLeakedOnError, "pin-leaked-on-error", [Liveness],
+        "A transfer that its device has failed forgets to give back its pages.";
+    PinLeakedOnRefusal, "pin-leaked-on-refusal", [Liveness],
+        "Registering a buffer that is refused half-way forgets the pages that it had.";
+    UnregisterLeaks, "unregister-leaks", [Liveness],
+        "Unregistering a buffer forgets to give back its pages.";
+    LongTermPinAllowed, "long-term-pin-allowed", [Errnos],
+        "Pages of a DAX file can be pinned for as long as user space likes.";
+    LongTermPinErrno, "long-term-pin-errno", [Errnos],
+        "Pinning pages of a DAX file for long is refused with EFAULT.";
+    LayoutLeaseKnown, "layout-lease-known", [Errnos],
+        "F_SETLEASE with F_LAYOUT reports success and does nothing.";
+    FixedWrongBuffer, "fixed-wrong-buffer", [Bytes],
+        "A transfer into a registered buffer begins at its start, whatever address it names.";
+    RemoteWriteLost, "remote-write-lost", [Bytes],
+        "process_vm_writev counts its last page but does not write it.";
+    RemoteWriteNotDirty, "remote-write-not-dirty", [Bytes],
+        "process_vm_writev leaves the pages of the page cache clean.";
+    ProcMemNoForce, "proc-mem-no-force", [Errnos],
+        "/proc/self/mem does not write to a private mapping that is read-only.";
+    GateErrorLost, "gate-error-lost", [Errnos, Bytes],
+        "A transfer that its device has failed reports success.";
+    PartialCountsTwice, "partial-counts-twice", [Errnos],
+        "A transfer that its device does in two parts counts the first one twice.";
+    RecvOtherFile, "recv-other-file", [Bytes, Errnos],
+        "Of several descriptors under way in a socket the last one arrives first.";
+    InterruptIgnored, "interrupt-ignored", [Liveness],
+        "A signal does not end an interruptible wait.";
+    KillLeavesLease, "kill-leaves-lease", [Errnos, Liveness],
+        "The leases of a process that is killed stay.";
+    PinWithoutLease, "pin-without-lease", [Errnos],
+        "Pages of a DAX file can be pinned for long without a layout lease.";
+    PinnedRangeChanges, "pinned-range-changes", [Errnos],
+        "A layout change of a range that is pinned succeeds.";
+    UnpinnedRangeRefused, "unpinned-range-refused", [Errnos],
+        "A layout change is refused because other pages of the file are pinned.";
+    LayoutLeaseShared, "layout-lease-shared", [Errnos],
+        "Two open files have a layout lease on one file.";
+    StrictUnlockDoesNotWait, "strict-unlock-does-not-wait", [Errnos],
+        "A layout lease can be given back while pages of the file are pinned.";
+    StrictCloseSpares, "strict-close-spares", [Liveness],
+        "Closing a file with a layout lease and pins left has no consequence.";
+    RevokeKeepsMapping, "revoke-keeps-mapping", [Signals],
+        "A page that was taken away stays mapped.";
+    RevokedPinWorks, "revoked-pin-works", [Errnos],
+        "Transfers through a pin whose page was taken away go on.";
+    RevokeKeepsBlock, "revoke-keeps-block", [Leak, Bytes],
+        "A page that is taken away goes to another file while transfers into it are under way.";
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@ use super::block::PAGE;
 use super::buf::{Memory, Seg};
 use super::bug::Bug;
 use super::inode::{page_of, pages_up};
-use super::pipe::{BUFFERS, Held, Piece, Pipe};
+use super::layout::{Change, break_layouts};
+use super::pipe::{self, BUFFERS, Held, Piece, Pipe};
 use super::rw;
 use super::sched::{Cx, Guard};
-use super::world::errno::{EBADF, EINVAL, EOPNOTSUPP, EPIPE, EXDEV};
+use super::world::errno::{EBADF, EINTR, EINVAL, EOPNOTSUPP, EXDEV};
 use super::world::{Answer, OpenFile, World, plain};
 use history::{Errno, Payload};
 use program::{Mount, OpenFlags};
@@ -51,6 +52,14 @@ async fn lock_both<'a>(cx: Cx<'a>, p: &Places<'_>) -> (Guard<'a>, Option<Guard<'
     let first = cx.lock(p.src.mount, a, true).await;
     let second = if a == b { None } else { Some(cx.lock(p.src.mount, b, true).await) };
     (first, second)
+}
+
+/// What the sharing of blocks does to the layouts of both files.
+async fn break_both(cx: Cx<'_>, p: &Places<'_>, len: u64) -> Result<(), Errno> {
+    let size = cx.look().fs[p.src.mount].ino(p.src.ino).size;
+    let len = if len == 0 { size.saturating_sub(p.from) } else { len };
+    let dst = Change::share(p.dst.mount, p.dst.ino, p.to, len);
+    break_layouts(cx, &[dst, Change::source(p.src.mount, p.src.ino)]).await
 }
 
 /// The length that generic_remap_file_range_prep lets through.
@@ -112,6 +121,7 @@ pub(super) async fn clone(cx: Cx<'_>, p: Places<'_>, len: u64) -> Outcome {
         return Err(EOPNOTSUPP);
     }
     let _guards = lock_both(cx, &p).await;
+    break_both(cx, &p, len).await?;
     let mut w = cx.w();
     let checked = remap_len(&w, &p, len, Remap::Clone)?;
     if checked == 0 {
@@ -119,6 +129,7 @@ pub(super) async fn clone(cx: Cx<'_>, p: Places<'_>, len: u64) -> Outcome {
     }
     let checked = remap_end(&w, &p, checked, Remap::Clone)?;
     w.fs[p.src.mount].remap(p.src.ino, p.from, p.dst.ino, p.to, checked);
+    w.unshare_held(p.dst.mount, p.dst.ino);
     Ok(0)
 }
 
@@ -149,6 +160,7 @@ async fn dedupe_one(cx: Cx<'_>, p: Places<'_>, len: u64) -> Result<bool, Errno> 
         return Ok(true);
     }
     let _guards = lock_both(cx, &p).await;
+    break_both(cx, &p, len).await?;
     let mut w = cx.w();
     let checked = remap_len(&w, &p, len, Remap::Dedupe)?;
     if checked == 0 {
@@ -161,6 +173,7 @@ async fn dedupe_one(cx: Cx<'_>, p: Places<'_>, len: u64) -> Result<bool, Errno> 
     let checked = remap_end(&w, &p, checked, Remap::Dedupe)?;
     if checked > 0 {
         w.fs[p.src.mount].dedupe(p.src.ino, p.from, p.dst.ino, p.to, checked);
+        w.unshare_held(p.dst.mount, p.dst.ino);
     }
     Ok(true)
 }
@@ -187,12 +200,16 @@ pub(super) async fn copy_file_range(cx: Cx<'_>, mut p: Places<'_>, len: u64) -> 
     }
     if Mount::ALL[p.src.mount].is_xfs() {
         let _guards = lock_both(cx, &p).await;
-        let mut w = cx.w();
-        let checked = remap_len(&w, &p, len, Remap::Copy)
-            .and_then(|n| if n == 0 { Ok(0) } else { remap_end(&w, &p, n, Remap::Copy) });
-        if let Ok(n @ 1..) = checked {
-            w.fs[p.src.mount].remap(p.src.ino, p.from, p.dst.ino, p.to, n);
-            return Ok(n);
+        // Whatever keeps it from sharing blocks, it copies then.
+        if break_both(cx, &p, len).await.is_ok() {
+            let mut w = cx.w();
+            let checked = remap_len(&w, &p, len, Remap::Copy)
+                .and_then(|n| if n == 0 { Ok(0) } else { remap_end(&w, &p, n, Remap::Copy) });
+            if let Ok(n @ 1..) = checked {
+                w.fs[p.src.mount].remap(p.src.ino, p.from, p.dst.ino, p.to, n);
+                w.unshare_held(p.dst.mount, p.dst.ino);
+                return Ok(n);
+            }
         }
     }
     direct(cx, p, len).await.map(|(n, _)| n)
@@ -311,16 +328,6 @@ async fn copy_pieces(cx: Cx<'_>, f: &OpenFile, pos: u64, len: u64) -> Result<Vec
     Ok(pieces.collect())
 }
 
-async fn lock_pipe(cx: Cx<'_>, pipe: &Pipe) {
-    cx.until("__mutex_lock", |_| !pipe.locked.get()).await;
-    pipe.locked.set(true);
-}
-
-fn unlock_pipe(cx: Cx<'_>, pipe: &Pipe) {
-    pipe.locked.set(false);
-    cx.w().progress += 1;
-}
-
 /// splice(2) from a file into a pipe
 pub(super) async fn splice_to_pipe(
     cx: Cx<'_>,
@@ -335,18 +342,7 @@ pub(super) async fn splice_to_pipe(
     if !f.can_read() {
         return Err(EBADF);
     }
-    loop {
-        cx.until("pipe_wait_writable", |_| pipe.holders.get() == 0 || !pipe.is_full()).await;
-        lock_pipe(cx, pipe).await;
-        if pipe.holders.get() == 0 {
-            unlock_pipe(cx, pipe);
-            return Err(EPIPE);
-        }
-        if !pipe.is_full() {
-            break;
-        }
-        unlock_pipe(cx, pipe);
-    }
+    pipe::lock_with_room(cx, pipe).await?;
     let room = BUFFERS - pipe.pieces.borrow().len();
     let read = read_pieces(cx, f, pos, len, room).await;
     let result = read.map(|pieces| {
@@ -354,7 +350,7 @@ pub(super) async fn splice_to_pipe(
         pipe.pieces.borrow_mut().extend(pieces);
         n
     });
-    unlock_pipe(cx, pipe);
+    pipe::unlock(cx, pipe);
     result
 }
 
@@ -379,15 +375,17 @@ pub(super) async fn splice_from_pipe(
     while done < len {
         if done == 0 && pipe.pieces.borrow().is_empty() {
             let deaf = cx.look().has(Bug::SpliceNotWoken);
-            cx.until("pipe_wait_readable", |w| {
+            let woken = cx.wait("pipe_wait_readable", |w| {
                 let arrived = !pipe.pieces.borrow().is_empty() && !deaf;
                 arrived || pipe.holders.get() == 0 || (deaf && w.helping)
-            })
-            .await;
+            });
+            if !woken.await {
+                return Err(EINTR);
+            }
         }
-        lock_pipe(cx, pipe).await;
+        pipe::lock(cx, pipe).await;
         if pipe.pieces.borrow().is_empty() {
-            unlock_pipe(cx, pipe);
+            pipe::unlock(cx, pipe);
             if done > 0 || pipe.holders.get() == 0 || cx.look().helping {
                 break;
             }
@@ -409,7 +407,7 @@ pub(super) async fn splice_from_pipe(
             pipe.consume(n as usize);
             (done, at) = (done + n, end);
         }
-        unlock_pipe(cx, pipe);
+        pipe::unlock(cx, pipe);
         match wrote {
             Err(e) if done == 0 => return Err(e),
             Err(_) | Ok((0, _)) => break,

@@ -1,22 +1,28 @@
-//! A lane's life: it takes lines, issues their calls, and logs what they returned.
+//! A lane's life: it takes lines, issues their calls, and logs what they returned; and calls on whole processes.
 //!
-//! What a call does is written elsewhere; here calls meet their slots.
+//! What other calls do is written elsewhere; here calls meet their slots.
 
 use super::buf::{Memory, Seg};
 use super::bug::Bug;
 use super::copy::{self, Places};
 use super::files;
+use super::gate;
+use super::hold::{Ask, Part};
+use super::lease;
 use super::mapping::MapRef;
 use super::memory::{self, MmapArgs};
-use super::pipe::Pipe;
+use super::pipe::{self, Pipe};
+use super::remote;
 use super::ring::{self, Request};
 use super::rw;
 use super::sched::Cx;
+use super::world::errno::{EAGAIN, EBUSY, EFAULT, EINTR, ENXIO};
 use super::world::{
-    Answer, Needs, OpenFile, Process, Queued, Ring, World, plain, process_of, resolve,
+    Answer, Fd, Needs, OpenFile, Process, Queued, Registered, Ring, World, plain, process_of,
+    resolve,
 };
 use history::{Errno, Event, Payload, SkipReason, Splat, stamp};
-use program::{Buf, Call, CallId, THREADS_MAX};
+use program::{Buf, Call, CallId, Lane, THREADS_MAX, Whence};
 use std::rc::Rc;
 
 /// The future of a lane: it never ends.
@@ -30,7 +36,13 @@ pub(super) async fn lane(cx: Cx<'_>) {
                 issue(cx, line).await;
                 let mut w = cx.w();
                 w.current[cx.lane] = None;
+                w.interrupted[cx.lane] = false;
+                w.poked[cx.lane] = false;
                 w.progress += 1;
+                let process = process_of(cx.lane);
+                if std::mem::take(&mut w.killed[cx.lane]) && !w.is_dying(process) {
+                    w.end_process(process);
+                }
                 w.reap();
             }
             None => {
@@ -54,7 +66,7 @@ async fn issue(cx: Cx<'_>, (id, line): Queued) {
             w.skip(id, SkipReason::LaneStuck);
             return;
         }
-        if w.process(cx.lane).is_none() {
+        if w.process(cx.lane).is_none() || w.is_dying(process_of(cx.lane)) {
             w.skip(id, SkipReason::NoLane);
             return;
         }
@@ -70,7 +82,8 @@ async fn issue(cx: Cx<'_>, (id, line): Queued) {
         ring::queue(&mut cx.w(), cx.lane, request);
         if waits {
             let over = |w: &World| !w.in_flight.iter().any(|(other, _)| *other == id);
-            cx.until("io_cqring_wait", |w| over(w) || w.helping).await;
+            let killed = |w: &World| w.killed[cx.lane];
+            cx.until("io_cqring_wait", |w| over(w) || w.helping || killed(w)).await;
         }
         return;
     }
@@ -78,6 +91,13 @@ async fn issue(cx: Cx<'_>, (id, line): Queued) {
     cx.step().await;
     let answer = perform(cx, id, &line.call, &needs).await;
     drop(needs);
+    if cx.look().killed[cx.lane] {
+        // Nobody is left to see what it returned.
+        let mut w = cx.w();
+        w.in_flight.retain(|(c, _)| *c != id);
+        w.progress += 1;
+        return;
+    }
     finish(cx, id, answer);
     if line.call == Call::Exit {
         cx.w().end_process(process_of(cx.lane));
@@ -97,8 +117,8 @@ type Found = (Needs, Option<Rc<Ring>>);
 fn look_up(w: &World, lane: usize, line: &program::Line) -> Result<Found, SkipReason> {
     // What a child may not do: its parent's rings and a family of its own.
     let child = lane >= usize::from(THREADS_MAX);
-    let unsupported = match line.call {
-        Call::Fork { child: c } => child || w.forked[usize::from(c)],
+    let unsupported = match &line.call {
+        Call::Fork { child: c } => child || w.forked[usize::from(*c)],
         Call::IoUringSetup { .. } => child,
         Call::Exit => !child,
         _ => child && line.via.is_some(),
@@ -117,6 +137,17 @@ fn look_up(w: &World, lane: usize, line: &program::Line) -> Result<Found, SkipRe
             Some(ring.clone())
         }
     };
+    let gate = needs.files.iter().any(|f| f.gate.is_some());
+    if gate && !goes_with_a_device(&line.call) {
+        return Err(SkipReason::Unsupported);
+    }
+    let named = match &line.call {
+        Call::Kill { lane } | Call::SetownEx { lane, .. } => Some(*lane),
+        _ => None,
+    };
+    if named.is_some_and(|lane| w.process(index_of(lane)).is_none()) {
+        return Err(SkipReason::NoLane);
+    }
     if let Call::Load { offset, len, .. } | Call::Store { offset, len, .. } = line.call
         && offset + len > needs.maps[0].vma.borrow().len
     {
@@ -125,10 +156,43 @@ fn look_up(w: &World, lane: usize, line: &program::Line) -> Result<Found, SkipRe
     Ok((needs, ring))
 }
 
+/// What may be done with the block device of a gate.
+fn goes_with_a_device(call: &Call) -> bool {
+    match call {
+        Call::Pread { .. }
+        | Call::Pwrite { .. }
+        | Call::Preadv { .. }
+        | Call::Pwritev { .. }
+        | Call::Readv { .. }
+        | Call::Writev { .. }
+        | Call::Fsync { .. }
+        | Call::Fdatasync { .. }
+        | Call::Close { .. }
+        | Call::Dup { .. }
+        | Call::SendFd { .. } => true,
+        Call::Lseek { whence, .. } => *whence == Whence::Set,
+        _ => false,
+    }
+}
+
+/// The index of a lane.
+pub(super) const fn index_of(lane: Lane) -> usize {
+    match lane {
+        Lane::Thread(n) => (n % THREADS_MAX) as usize,
+        Lane::Child(n) => (THREADS_MAX + n % program::CHILDREN_MAX) as usize,
+    }
+}
+
 /// Logs the return of a call.
 pub(super) fn finish(cx: Cx<'_>, call: CallId, (result, payload): Answer) {
     let mut w = cx.w();
+    let by = w.in_flight.iter().find(|(c, _)| *c == call).map(|(_, lane)| *lane);
     w.in_flight.retain(|(c, _)| *c != call);
+    w.progress += 1;
+    if by.is_some_and(|lane| w.process(lane).is_none() || w.is_dying(process_of(lane))) {
+        // A request whose ring went with its process.
+        return;
+    }
     let (seq, time_ns) = w.tick();
     w.events.push(Event::Return { seq, call, time_ns, result, payload });
     w.progress += 1;
@@ -176,34 +240,76 @@ fn memory_of(
     Memory::new(segs)
 }
 
+/// The memory of a transfer: the pages of a registered buffer, or what the call names.
+fn memory_for(
+    w: &World,
+    id: CallId,
+    iov: &[(Buf, u64)],
+    n: &Needs,
+    meant: Option<u64>,
+) -> Result<Memory, Errno> {
+    let Some(fixed) = &n.fixed else { return Ok(memory_of(w, id, iov, &n.maps, meant)) };
+    let parts = fixed.as_ref().map_err(|e| *e)?;
+    let taken = parts.iter().any(|p| p.hold.revoked.get()) && !w.has(Bug::RevokedPinWorks);
+    if taken {
+        return Err(EFAULT);
+    }
+    Ok(Memory::new(parts.iter().cloned().map(Seg::Page).collect()))
+}
+
+async fn read_at(cx: Cx<'_>, f: &OpenFile, pos: u64, memory: &mut Memory) -> Result<u64, Errno> {
+    match f.gate {
+        Some(gate) => gate::transfer(cx, f, gate, pos, memory, false).await,
+        None => rw::read(cx, f, pos, memory).await,
+    }
+}
+
+async fn write_at(
+    cx: Cx<'_>,
+    f: &OpenFile,
+    pos: u64,
+    memory: &mut Memory,
+) -> Result<(u64, u64), Errno> {
+    match f.gate {
+        Some(gate) => {
+            gate::transfer(cx, f, gate, pos, memory, true).await.map(|done| (done, pos + done))
+        }
+        None => rw::write(cx, f, pos, memory).await,
+    }
+}
+
 async fn reads(cx: Cx<'_>, id: CallId, n: &Needs, pos: Option<u64>, iov: &[(Buf, u64)]) -> Answer {
     let f = &*n.files[0];
-    let mut memory = memory_of(&cx.look(), id, iov, &n.maps, None);
+    let memory = memory_for(&cx.look(), id, iov, n, None);
+    let mut memory = match memory {
+        Ok(memory) => memory,
+        Err(e) => return plain(Err(e)),
+    };
     let result = match pos {
-        Some(pos) => rw::read(cx, f, pos, &mut memory).await,
+        Some(pos) => read_at(cx, f, pos, &mut memory).await,
         None => {
             files::lock_position(cx, f).await;
-            let result = rw::read(cx, f, f.pos.get(), &mut memory).await;
+            let result = read_at(cx, f, f.pos.get(), &mut memory).await;
             f.pos.set(f.pos.get() + result.unwrap_or(0));
             files::unlock_position(cx, f);
             result
         }
     };
-    let payload = match memory.report(result.unwrap_or(0)) {
-        Some((data, tail_intact)) => Payload::Read { data, tail_intact, fault: None },
-        None => Payload::None,
-    };
-    (result, payload)
+    reported(result, &memory)
 }
 
 async fn writes(cx: Cx<'_>, id: CallId, n: &Needs, pos: Option<u64>, iov: &[(Buf, u64)]) -> Answer {
     let f = &*n.files[0];
-    let mut memory = memory_of(&cx.look(), id, iov, &n.maps, Some(pos.unwrap_or(0)));
+    let memory = memory_for(&cx.look(), id, iov, n, Some(pos.unwrap_or(0)));
+    let mut memory = match memory {
+        Ok(memory) => memory,
+        Err(e) => return plain(Err(e)),
+    };
     let result = match pos {
-        Some(pos) => rw::write(cx, f, pos, &mut memory).await,
+        Some(pos) => write_at(cx, f, pos, &mut memory).await,
         None => {
             files::lock_position(cx, f).await;
-            let result = rw::write(cx, f, f.pos.get(), &mut memory).await;
+            let result = write_at(cx, f, f.pos.get(), &mut memory).await;
             if let Ok((done, end)) = result
                 && done > 0
             {
@@ -250,6 +356,7 @@ pub(super) async fn perform(cx: Cx<'_>, id: CallId, call: &Call, n: &Needs) -> A
         Call::Lseek { offset, whence, .. } => {
             plain(files::lseek(cx, file(), *offset, *whence).await)
         }
+        Call::Fdatasync { .. } if file().gate.is_some() => plain(Ok(0)),
         Call::Fdatasync { .. } => plain(files::fdatasync(cx, file()).await),
         Call::Madvise { offset, len, advice, .. } => {
             plain(memory::madvise(cx, &n.maps[0], *offset, *len, *advice).await)
@@ -260,8 +367,8 @@ pub(super) async fn perform(cx: Cx<'_>, id: CallId, call: &Call, n: &Needs) -> A
             match opened {
                 Ok(file) => {
                     let facts = w.facts(file.mount, file.ino);
-                    w.process_mut(cx.lane).files[usize::from(slot.0)] = Some((file, id));
-                    (Ok(w.descriptor()), Payload::File(facts))
+                    let number = w.install(cx.lane, usize::from(slot.0), file, id);
+                    (Ok(number), Payload::File(facts))
                 }
                 Err(e) => plain(Err(e)),
             }
@@ -294,23 +401,239 @@ pub(super) async fn perform(cx: Cx<'_>, id: CallId, call: &Call, n: &Needs) -> A
         Call::SpliceFromPipe { offset, len, .. } => {
             plain(copy::splice_from_pipe(cx, &n.pipes[0], file(), *offset, *len).await)
         }
+        Call::Vmsplice { offset, len, .. } => {
+            plain(pipe::vmsplice(cx, &n.maps[0], *offset, &n.pipes[0], *len).await)
+        }
+        Call::Tee { len, .. } => plain(pipe::tee(cx, &n.pipes[0], &n.pipes[1], *len).await),
+        Call::ReadPipe { buf, len, .. } => {
+            let mut memory = memory_of(&cx.look(), id, &[(*buf, *len)], &n.maps, None);
+            let result = pipe::read(cx, &n.pipes[0], &mut memory).await;
+            reported(result, &memory)
+        }
+        Call::ProcessVmReadv { offset, len, .. } => {
+            remote::read(cx, &n.maps[0], *offset, *len).await
+        }
+        Call::ProcessVmWritev { offset, len, .. } => {
+            plain(remote::write(cx, &n.maps[0], id, *offset, *len).await)
+        }
+        Call::ProcMemPread { offset, len, .. } => remote::peek(cx, &n.maps[0], *offset, *len).await,
+        Call::ProcMemPwrite { offset, len, .. } => {
+            plain(remote::poke(cx, &n.maps[0], id, *offset, *len).await)
+        }
+        Call::UnregisterBuffers { .. } => plain(unregister(cx, &n.rings[0]).await),
+        Call::Setlease { lease, .. } => plain(lease::setlease(cx, &n.files[0], *lease).await),
+        Call::Close { file } => close(cx, usize::from(file.0), n).await,
+        Call::Kill { lane } => plain(kill(cx, index_of(*lane)).await),
         _ => at_once(&mut cx.w(), cx.lane, id, call, n),
     }
+}
+
+/// close(2): the slot is empty at once; the strict regime kills whoever lets go of a layout lease and leaves pins behind.
+async fn close(cx: Cx<'_>, slot: usize, n: &Needs) -> Answer {
+    let fd = &n.files[0];
+    cx.w().process_mut(cx.lane).files[slot] = None;
+    // The call's own reference is the last one.
+    let last = Rc::strong_count(&fd.file) == 1;
+    let dies = {
+        let w = cx.look();
+        last && w.leaves_pins(fd) && !w.has(Bug::StrictCloseSpares)
+    };
+    if dies {
+        let process = process_of(cx.lane);
+        cx.w().kill_process(process);
+    }
+    if cx.look().has(Bug::LeaseDiesWithDup) {
+        cx.w().forget_leases_of(fd);
+    }
+    plain(Ok(0))
+}
+
+/// kill(2) with SIGKILL, and a wait of a tenth of a second: 0 if the child is gone, 1 if it is not.
+async fn kill(cx: Cx<'_>, lane: usize) -> Result<u64, Errno> {
+    let process = process_of(lane);
+    let patience = {
+        let mut w = cx.w();
+        w.kill_process(process);
+        let at = w.clock + KILL_WAIT_NS;
+        w.deadlines.insert(cx.lane, at);
+        at
+    };
+    cx.wait("do_wait", |w| w.procs[process].is_none() || w.clock >= patience).await;
+    let mut w = cx.w();
+    w.deadlines.remove(&cx.lane);
+    Ok(u64::from(w.procs[process].is_some()))
+}
+
+/// How long a kill waits for the end of what it killed.
+const KILL_WAIT_NS: u64 = 100_000_000;
+
+impl World {
+    /// Whether closing the file gives a layout lease up while pages of it are pinned.
+    fn leaves_pins(&self, fd: &Fd) -> bool {
+        self.regime == checker::Regime::LayoutLeaseStrict
+            && self.holds_layout_lease(fd)
+            && self.has_long_pins(fd.mount, fd.ino)
+    }
+
+    /// Whether a process was killed, and some lane of it is still in a call.
+    pub fn is_dying(&self, process: usize) -> bool {
+        (0..super::sched::LANES).any(|lane| process_of(lane) == process && self.killed[lane])
+    }
+
+    /// SIGKILL: idle lanes are gone at once, those in a call when it lets them.
+    pub fn kill_process(&mut self, process: usize) {
+        if self.procs[process].is_none() {
+            return;
+        }
+        let lanes = (0..super::sched::LANES).filter(|lane| process_of(*lane) == process);
+        let busy: Vec<usize> = lanes.filter(|lane| self.current[*lane].is_some()).collect();
+        for lane in &busy {
+            self.killed[*lane] = true;
+        }
+        if busy.is_empty() {
+            self.end_process(process);
+        }
+        self.progress += 1;
+    }
+}
+
+/// What a read into memory reports.
+fn reported(result: Result<u64, Errno>, memory: &Memory) -> Answer {
+    let payload = match memory.report(result.unwrap_or(0)) {
+        Some((data, tail_intact)) => Payload::Read { data, tail_intact, fault: None },
+        None => Payload::None,
+    };
+    (result, payload)
+}
+
+/// IORING_REGISTER_BUFFERS with one buffer
+fn register(w: &mut World, ring: &Ring, map: &MapRef, offset: u64, len: u64) -> Result<u64, Errno> {
+    if ring.buffer.borrow().is_some() {
+        return Err(EBUSY);
+    }
+    if len == 0 {
+        return Err(EFAULT);
+    }
+    let ask = Ask { write: true, pinned: true, long: true, force: false };
+    let (parts, whole) = w.grab(map, offset, len, ask);
+    if let Err(e) = whole {
+        if w.has(Bug::PinLeakedOnRefusal) {
+            w.leak(&parts);
+        }
+        return Err(e);
+    }
+    let address = map.vma.borrow().address + offset;
+    ring.buffer.replace(Some(Registered { address, len, parts }));
+    Ok(0)
+}
+
+/// IORING_UNREGISTER_BUFFERS: waits for requests that use them.
+async fn unregister(cx: Cx<'_>, ring: &Ring) -> Result<u64, Errno> {
+    if ring.buffer.borrow().is_none() {
+        return Err(ENXIO);
+    }
+    if !cx.wait("io_rsrc_ref_quiesce", |_| ring.fixed.get() == 0).await {
+        return Err(EINTR);
+    }
+    let gone = ring.buffer.take().ok_or(ENXIO)?;
+    if cx.look().has(Bug::UnregisterLeaks) {
+        cx.w().leak(&gone.parts);
+    }
+    cx.w().progress += 1;
+    Ok(0)
+}
+
+/// The pages of a registered buffer that a fixed transfer means.
+pub(super) fn fixed_parts(
+    w: &World,
+    ring: &Ring,
+    call: &Call,
+    n: &Needs,
+) -> Result<Vec<Part>, Errno> {
+    let (Call::Pread { buf, len, .. } | Call::Pwrite { buf, len, .. }) = call else {
+        return Err(EFAULT);
+    };
+    let (Buf::Map(_, offset), Some(map)) = (buf, n.maps.first()) else { return Err(EFAULT) };
+    let address = map.vma.borrow().address + offset;
+    let buffer = ring.buffer.borrow();
+    let buffer = buffer.as_ref().ok_or(EFAULT)?;
+    let from = address.checked_sub(buffer.address).ok_or(EFAULT)?;
+    if from + len > buffer.len {
+        return Err(EFAULT);
+    }
+    let from = if w.has(Bug::FixedWrongBuffer) { 0 } else { from };
+    Ok(super::hold::cut(&buffer.parts, from as usize, *len as usize))
 }
 
 /// Calls that are one atomic step.
 fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> Answer {
     let file = || -> &OpenFile { &n.files[0] };
     match call {
-        Call::Close { file } => {
-            w.process_mut(lane).files[usize::from(file.0)] = None;
-            plain(Ok(0))
-        }
         Call::Dup { slot, .. } => {
             let own = w.has(Bug::DupOwnPosition);
-            let copy = if own { Rc::new(file().reopened()) } else { n.files[0].clone() };
-            w.process_mut(lane).files[usize::from(slot.0)] = Some((copy, id));
-            plain(Ok(w.descriptor()))
+            let copy = if own { Rc::new(file().reopened()) } else { n.files[0].file.clone() };
+            plain(Ok(w.install(lane, usize::from(slot.0), copy, id)))
+        }
+        Call::OpenGate { slot, gate, access, flags } => {
+            let file = Rc::new(w.open_gate(*gate, *access, *flags));
+            plain(Ok(w.install(lane, usize::from(slot.0), file, id)))
+        }
+        Call::Hold { gate } => {
+            w.gates.hold(*gate);
+            plain(Ok(0))
+        }
+        Call::Release { gate, settle } => {
+            w.gates.release(*gate, *settle);
+            w.progress += 1;
+            plain(Ok(0))
+        }
+        Call::ClosePipe { pipe } => {
+            w.process_mut(lane).pipes[usize::from(pipe.0)] = None;
+            n.pipes[0].put();
+            w.progress += 1;
+            plain(Ok(0))
+        }
+        Call::RegisterBuffers { offset, len, .. } => {
+            plain(register(w, &n.rings[0], &n.maps[0], *offset, *len))
+        }
+        Call::CloseRing { ring } => {
+            w.process_mut(lane).rings[usize::from(ring.0)] = None;
+            w.progress += 1;
+            plain(Ok(0))
+        }
+        Call::Getlease { .. } => plain(lease::getlease(w, &n.files[0])),
+        Call::Setsig { notice, .. } => {
+            file().notice.set(*notice);
+            plain(Ok(0))
+        }
+        Call::SetownEx { kind, lane, .. } => lease::setown(&n.files[0], *kind, index_of(*lane)),
+        Call::OnBreak { answer } => {
+            w.process_mut(lane).answer = Some(*answer);
+            plain(Ok(0))
+        }
+        Call::LeaseBreakTime { seconds } => {
+            w.lease_break_time = *seconds;
+            plain(Ok(0))
+        }
+        Call::Interrupt { lane } => {
+            let lane = index_of(*lane);
+            if w.current[lane].is_some() {
+                w.interrupted[lane] = true;
+            }
+            w.progress += 1;
+            plain(Ok(0))
+        }
+        Call::SendFd { .. } => {
+            w.socket.push_back(n.files[0].file.clone());
+            plain(Ok(0))
+        }
+        Call::RecvFd { slot } => {
+            let swapped = w.has(Bug::RecvOtherFile) && w.socket.len() > 1;
+            let taken = if swapped { w.socket.pop_back() } else { w.socket.pop_front() };
+            plain(match taken {
+                Some(file) => Ok(w.install(lane, usize::from(slot.0), file, id)),
+                None => Err(EAGAIN),
+            })
         }
         Call::Unlink { path } => plain(files::unlink(w, *path)),
         Call::Rename { from, to } => plain(files::rename(w, *from, *to)),
@@ -323,7 +646,7 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
                 sharing: *sharing,
                 flags: *flags,
             };
-            match memory::mmap(w, &n.files[0], &args) {
+            match memory::mmap(w, &n.files[0].file, &args) {
                 Ok(vma) => {
                     let address = vma.borrow().address;
                     let slot = &mut w.process_mut(lane).maps[usize::from(slot.0)];
@@ -357,6 +680,8 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
             w.progress += 1;
             plain(Ok(0))
         }
+        // The devices have no cache to flush.
+        Call::Fsync { .. } if file().gate.is_some() => plain(Ok(0)),
         Call::Fsync { .. } => plain(files::fsync(w, file())),
         Call::SyncFileRange { offset, len, flags, .. } => {
             plain(files::sync_file_range(w, file(), *offset, *len, *flags))
@@ -381,7 +706,7 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
             let entries = usize::from(*entries).next_power_of_two();
             let ring = Rc::new(Ring { entries, ..Ring::default() });
             w.process_mut(lane).rings[usize::from(slot.0)] = Some((ring, id));
-            plain(Ok(w.descriptor()))
+            plain(Ok(w.descriptor() as u64))
         }
         // `_exit` does not return; the lane's process ends after this.
         _ => plain(Ok(0)),
@@ -398,9 +723,17 @@ fn fork(w: &mut World, lane: usize, child: u8) -> Result<u64, Errno> {
 }
 
 impl World {
-    /// A descriptor number; programs name slots, so it is only for the reader.
-    fn descriptor(&mut self) -> u64 {
+    /// A descriptor number; no number is used twice.
+    fn descriptor(&mut self) -> i32 {
         self.next_fd += 1;
         self.next_fd
+    }
+
+    /// Puts an open file into a slot, under a number of its own.
+    fn install(&mut self, lane: usize, slot: usize, file: Rc<OpenFile>, id: CallId) -> u64 {
+        let number = self.descriptor();
+        let fd = Fd { file, number };
+        self.process_mut(lane).files[slot] = Some((fd, id));
+        number as u64
     }
 }

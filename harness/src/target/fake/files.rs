@@ -5,6 +5,8 @@
 use super::block::PAGE;
 use super::bug::Bug;
 use super::inode::{page_of, pages_up};
+use super::layout::{Change, break_layouts};
+use super::lease::break_lease;
 use super::sched::Cx;
 use super::world::errno::{EBADF, EEXIST, EINVAL, EIO, ENOENT, ENXIO, EOPNOTSUPP, EXDEV};
 use super::world::{OpenFile, World};
@@ -78,8 +80,11 @@ pub(super) async fn open(
         };
         (ino, Rc::new(w.open_inode(mount, ino, access, flags)))
     };
+    let writes = access != Access::ReadOnly;
+    break_lease(cx, (mount, ino), writes, flags.has(OpenFlags::NONBLOCK)).await?;
     if flags.has(OpenFlags::TRUNC) && cx.look().fs[mount].ino(ino).size > 0 {
         let _guard = cx.lock(mount, ino, true).await;
+        break_layouts(cx, &[Change::size(mount, ino, 0)]).await?;
         let keeps = cx.look().has(Bug::OpenTruncKeepsData);
         if keeps {
             cx.w().fs[mount].ino_mut(ino).size = 0;
@@ -170,6 +175,7 @@ async fn set_size(cx: Cx<'_>, mount: usize, ino: u64, len: u64) -> Outcome {
         cx.step().await;
     }
     let _guard = cx.lock(mount, ino, true).await;
+    break_layouts(cx, &[Change::size(mount, ino, len)]).await?;
     let now = cx.look().fs[mount].ino(ino).size;
     if hasty && now > measured && len > measured {
         let mut w = cx.w();
@@ -184,8 +190,10 @@ pub(super) async fn truncate(cx: Cx<'_>, path: Path, len: u64) -> Outcome {
     let (ino, _open) = {
         let w = cx.look();
         let ino = w.find(path).ok_or(ENOENT)?;
-        (ino, w.fs[mount_of(path)].ino(ino).mark.clone())
+        let inode = w.fs[mount_of(path)].ino(ino);
+        (ino, (inode.mark.clone(), inode.writers.clone()))
     };
+    break_lease(cx, (mount_of(path), ino), true, false).await?;
     set_size(cx, mount_of(path), ino, len).await
 }
 
@@ -220,6 +228,9 @@ pub(super) async fn fallocate(
         return Err(if cx.look().has(Bug::UnshareInvalid) { EINVAL } else { EOPNOTSUPP });
     }
     let _guard = cx.lock(f.mount, f.ino, true).await;
+    if let Some(change) = Change::fallocate((f.mount, f.ino), mode, at, len) {
+        break_layouts(cx, &[change]).await?;
+    }
     let mut guard = cx.w();
     let w = &mut *guard;
     let mapped = w.is_mapped(f.mount, f.ino);

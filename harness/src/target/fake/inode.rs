@@ -75,6 +75,10 @@ pub(super) struct Inode {
     pub lock: super::sched::LockState,
     /// One count for the inode and one for each open file.
     pub mark: Arc<()>,
+    /// One more than the files open to read only (i_readcount).
+    pub readers: Arc<()>,
+    /// One more than the files open to write (i_writecount).
+    pub writers: Arc<()>,
 }
 
 /// One mounted file system.
@@ -150,6 +154,8 @@ impl Fs {
             punched: false,
             lock: Default::default(),
             mark: Arc::new(()),
+            readers: Arc::new(()),
+            writers: Arc::new(()),
         };
         self.inodes.insert(ino, inode);
         ino
@@ -164,6 +170,11 @@ impl Fs {
         let inos: Vec<u64> = self.inodes.iter().filter(|(_, i)| dead(i)).map(|(n, _)| *n).collect();
         for ino in inos {
             self.drop_cache(ino, 0, u64::MAX);
+            if self.has(Bug::EvictionFreesHeld) {
+                for m in self.ino(ino).map.values().copied().collect::<Vec<_>>() {
+                    self.dev.forget_holds(m.block);
+                }
+            }
             self.free(ino, 0, u64::MAX);
             self.inodes.remove(&ino);
         }
@@ -318,6 +329,64 @@ impl Fs {
                 self.orphans.insert(cached.id, cached.data);
             }
         }
+    }
+
+    /// The cached page for somebody who keeps it: its identity.
+    pub fn hold_cached(&mut self, ino: u64, page: u64, write: bool) -> u64 {
+        let cached = self.cached(ino, page);
+        cached.piped = true;
+        if write {
+            cached.dirty = true;
+            cached.how = How::Store;
+        }
+        cached.id
+    }
+
+    /// Takes a held page for clean: a bug.
+    pub fn forget_dirt(&mut self, ino: u64, page: u64, id: u64) {
+        let cached = self.inodes.get_mut(&ino).and_then(|i| i.cache.get_mut(&page));
+        if let Some(cached) = cached.filter(|c| c.id == id) {
+            cached.dirty = false;
+            cached.piped = false;
+        }
+    }
+
+    /// Another block with the same bytes in place of one that somebody holds.
+    pub fn replace_block(&mut self, ino: u64, page: u64) {
+        let Some(old) = self.ino(ino).map.get(&page).copied() else { return };
+        let bytes = self.dev.read(old.block);
+        let block = self.dev.alloc();
+        self.dev.write(block, bytes);
+        self.dev.release(old.block);
+        self.ino_mut(ino).map.insert(page, Mapped { block, ..old });
+    }
+
+    /// A page that is held, wherever it is by now.
+    pub fn held_page(&self, ino: u64, page: u64, id: u64) -> Page {
+        let cached = self.inodes.get(&ino).and_then(|i| i.cache.get(&page));
+        match cached.filter(|c| c.id == id) {
+            Some(cached) => cached.data.clone(),
+            None => self.orphans.get(&id).cloned().unwrap_or_else(zero_page),
+        }
+    }
+
+    /// Lays bytes into a page that is held: what has left the page cache is nobody's any more.
+    pub fn lay_held(&mut self, ino: u64, page: u64, id: u64, from: usize, bytes: &[u8]) {
+        let cached = self.inodes.get_mut(&ino).and_then(|i| i.cache.get_mut(&page));
+        let data = match cached.filter(|c| c.id == id) {
+            Some(cached) => {
+                cached.dirty = true;
+                cached.how = How::Store;
+                &mut cached.data
+            }
+            None => self.orphans.entry(id).or_insert_with(zero_page),
+        };
+        Arc::make_mut(data)[from..from + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// A block for a DAX page that somebody will write to, with the page's bytes in it.
+    pub fn block_to_store(&mut self, ino: u64, page: u64) -> u32 {
+        self.own_block(ino, page, How::Store)
     }
 
     /// Throws clean pages out of the page cache.

@@ -9,7 +9,7 @@ use super::world::{OpenFile, World};
 use history::FaultSignal;
 use program::Prot;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,6 +26,11 @@ const SEGV_MAPERR: i32 = 1;
 /// SEGV_ACCERR: the mapping does not allow it.
 const SEGV_ACCERR: i32 = 2;
 
+/// A page that belongs to one address space only.
+pub(super) type Copy = Rc<RefCell<Page>>;
+/// Private copies, by file page.
+pub(super) type Copies = BTreeMap<u64, Copy>;
+
 /// One mapping.
 #[derive(Clone, Debug)]
 pub(super) struct Vma {
@@ -40,13 +45,15 @@ pub(super) struct Vma {
     /// MAP_SHARED.
     pub shared: bool,
     /// Private copies, by file page.
-    pub copies: Rc<RefCell<BTreeMap<u64, Page>>>,
+    pub copies: Rc<RefCell<Copies>>,
     /// Where it lies: no address is used twice, and there is room behind it to grow.
     pub address: u64,
     /// Unmapped, while a call still means it.
     pub dead: bool,
     /// mremap has made it longer.
     pub grown: bool,
+    /// File pages that were taken away under it, until it is mapped anew.
+    pub revoked: BTreeSet<u64>,
 }
 
 /// A mapping as a call found it.
@@ -69,6 +76,11 @@ impl MapRef {
     }
 
     fn fault(&self, w: &World, offset: u64, write: bool) -> Option<FaultSignal> {
+        self.missing(w, offset, write, false)
+    }
+
+    /// Why a page cannot be had. `force` asks past the protection, as debuggers may: but what others share is written to only by right.
+    pub fn missing(&self, w: &World, offset: u64, write: bool, force: bool) -> Option<FaultSignal> {
         let signal = |signo, code| Some(FaultSignal { signo, code, addr: offset as i64 });
         if !self.covers(offset) {
             return signal(SIGSEGV, SEGV_MAPERR);
@@ -77,12 +89,14 @@ impl MapRef {
         // x86 has no page that can be written but not read.
         let allowed = if write { vma.prot.has(Prot::WRITE) } else { vma.prot != Prot::default() };
         let forgets = write && w.has(Bug::ProtectionIgnored) && vma.prot.has(Prot::READ);
-        if !(allowed || forgets) {
+        let forced = force && (!write || !vma.shared);
+        if !(allowed || forgets || forced) {
             return signal(SIGSEGV, SEGV_ACCERR);
         }
         let page = page_of(vma.offset + offset);
         let size = w.fs[vma.file.mount].ino(vma.file.ino).size;
-        if vma.copies.borrow().contains_key(&page) || page < pages_up(size) {
+        let revoked = vma.revoked.contains(&page) && !w.has(Bug::RevokeKeepsMapping);
+        if vma.copies.borrow().contains_key(&page) || page < pages_up(size) && !revoked {
             return None;
         }
         if w.has(Bug::SigbusMissing) && !write {
@@ -101,7 +115,7 @@ impl MapRef {
         let vma = self.vma.borrow();
         let page = page_of(vma.offset + offset);
         if let Some(copy) = vma.copies.borrow().get(&page) {
-            return Ok(copy.clone());
+            return Ok(copy.borrow().clone());
         }
         let fs = &mut w.fs[vma.file.mount];
         let found = fs.page(vma.file.ino, page);
@@ -126,8 +140,10 @@ impl MapRef {
         let page = page_of(at);
         let from = (at % PAGE) as usize;
         let mut copies = vma.copies.borrow_mut();
-        let copy = copies.entry(page).or_insert_with(|| w.fs[mount].page(ino, page));
-        Arc::make_mut(copy)[from..from + bytes.len()].copy_from_slice(bytes);
+        let copy = copies
+            .entry(page)
+            .or_insert_with(|| Rc::new(RefCell::new(w.fs[mount].page(ino, page))));
+        Arc::make_mut(&mut copy.borrow_mut())[from..from + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 

@@ -57,6 +57,7 @@ pub(super) fn mmap(
         address,
         dead: false,
         grown: false,
+        revoked: Default::default(),
     };
     let vma = Rc::new(RefCell::new(vma));
     if args.flags.has(MapFlags::POPULATE) {

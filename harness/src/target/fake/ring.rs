@@ -50,6 +50,10 @@ pub(super) struct Job {
     ring: Rc<Ring>,
     first: u64,
     chain: Vec<Request>,
+    /// It waits for all requests before it.
+    drains: bool,
+    /// It was held back when it was submitted.
+    held: bool,
 }
 
 /// Queues a request, and submits its ring's chain if it ends one: all Invokes first, then a task of its own.
@@ -60,7 +64,7 @@ pub(super) fn queue(w: &mut World, lane: usize, request: Request) {
         return;
     }
     let queued = std::mem::take(&mut w.chains[lane]);
-    let (chain, rest): (Vec<Request>, _) =
+    let (mut chain, rest): (Vec<Request>, _) =
         queued.into_iter().partition(|r| Rc::ptr_eq(&r.ring, &ring));
     w.chains[lane] = rest;
     if chain.len() > ring.entries {
@@ -68,22 +72,38 @@ pub(super) fn queue(w: &mut World, lane: usize, request: Request) {
         chain.iter().for_each(|r| w.skip(r.id, SkipReason::Unsupported));
         return;
     }
-    for request in &chain {
+    for request in &mut chain {
         exec::begin(w, lane, request.id, &request.needs);
+        if request.flags.has(SqeFlags::FIXED) {
+            let parts = exec::fixed_parts(w, &ring, &request.call, &request.needs);
+            request.needs.fixed = Some(parts);
+            ring.fixed.set(ring.fixed.get() + 1);
+        }
     }
     let first = ring.submitted.get();
     ring.submitted.set(first + chain.len() as u64);
     ring.running.borrow_mut().extend(first..first + chain.len() as u64);
-    w.jobs.push(Job { ring, first, chain });
+    // A drain anywhere in a chain holds back the whole chain, and one behind its head the next chain as well; what is submitted after a
+    // chain that is held back queues up behind it (io_uring/io_uring.c:io_init_req_drain, io_drain_req, 6.12).
+    let ignored = w.has(Bug::DrainIgnored);
+    let drain = |r: &Request| r.flags.has(SqeFlags::DRAIN);
+    let drains = !ignored && (chain.iter().any(drain) || ring.drain_next.get());
+    ring.drain_next.set(!ignored && chain.iter().skip(1).any(drain));
+    let held = drains || !ring.deferred.borrow().is_empty();
+    if held {
+        ring.deferred.borrow_mut().push_back(first);
+    }
+    w.jobs.push(Job { ring, first, chain, drains, held });
 }
 
 /// Runs a chain to its end.
 pub(super) async fn run(cx: Cx<'_>, job: Job) {
-    let Job { ring, first, mut chain } = job;
-    // A drain anywhere in a chain holds back the whole chain.
-    let drains = chain.iter().any(|r| r.flags.has(SqeFlags::DRAIN));
-    if drains && !cx.look().has(Bug::DrainIgnored) {
-        cx.until("io_cqring_wait", |_| ring.running.borrow().iter().all(|n| *n >= first)).await;
+    let Job { ring, first, mut chain, drains, held } = job;
+    if held {
+        let alone = || !drains || ring.running.borrow().iter().all(|n| *n >= first);
+        let next = || ring.deferred.borrow().front() == Some(&first);
+        cx.until("io_cqring_wait", |_| next() && alone()).await;
+        ring.deferred.borrow_mut().pop_front();
     }
     if chain.len() > 1 && cx.look().has(Bug::LinkStartsEarly) {
         chain.swap(0, 1);
@@ -91,6 +111,7 @@ pub(super) async fn run(cx: Cx<'_>, job: Job) {
     let mut broken = false;
     for (i, request) in chain.into_iter().enumerate() {
         cx.step().await;
+        let fixed = request.needs.fixed.is_some();
         if broken {
             exec::finish(cx, request.id, plain(Err(ECANCELED)));
         } else {
@@ -109,6 +130,9 @@ pub(super) async fn run(cx: Cx<'_>, job: Job) {
             exec::finish(cx, request.id, answer);
         }
         ring.running.borrow_mut().retain(|n| *n != first + i as u64);
+        if fixed {
+            ring.fixed.set(ring.fixed.get() - 1);
+        }
         let mut w = cx.w();
         w.progress += 1;
         w.reap();

@@ -1,9 +1,11 @@
 //! The scheduler: lanes are futures, and a seeded draw decides who makes the next atomic step.
 //!
-//! A lane runs until it yields (`step`), waits for a condition (`until`) or is out of lines. It knows no system call.
+//! A lane runs until it yields (`step`), waits for a condition (`until`, or `wait` where a signal ends it) or is out of lines. Time jumps when
+//! nobody can make a step and somebody waits for a moment. It knows no system call.
 
+use super::bug::Bug;
 use super::world::World;
-use super::{exec, ring};
+use super::{exec, gate, ring};
 use std::cell::{Ref, RefCell, RefMut};
 use std::future::Future;
 use std::pin::Pin;
@@ -37,6 +39,24 @@ pub(super) enum LaneState {
     Waiting(&'static str),
     /// It has no line.
     Parked,
+}
+
+/// The state letter of a thread that sleeps in a kernel function.
+pub(super) fn state_of(wchan: &str) -> char {
+    const INTERRUPTIBLE: &[&str] = &[
+        "pipe_wait_readable",
+        "pipe_wait_writable",
+        "ext4_break_layouts",
+        "xfs_break_dax_layouts",
+        "layout_lease_wait",
+        "truncate_inode_pages_range",
+        "__break_lease",
+        "handle_userfault",
+        "io_rsrc_ref_quiesce",
+        "io_cqring_wait",
+        "do_wait",
+    ];
+    if INTERRUPTIBLE.contains(&wchan) { 'S' } else { 'D' }
 }
 
 /// Who holds an inode's lock.
@@ -95,6 +115,42 @@ impl<'a> Cx<'a> {
             Yield(false).await;
         }
         self.w().progress += 1;
+    }
+
+    /// Waits until the condition holds; false if a signal came first.
+    pub async fn wait(&self, wchan: &'static str, ready: impl Fn(&World) -> bool) -> bool {
+        self.wait_unless(wchan, ready, |w, lane| w.interrupted[lane] || w.killed[lane]).await
+    }
+
+    /// As `wait`; a signal whose handler would let others begin again ends it as well.
+    pub async fn wait_or_poke(&self, wchan: &'static str, ready: impl Fn(&World) -> bool) -> bool {
+        let hit = |w: &World, lane: usize| w.interrupted[lane] || w.killed[lane] || w.poked[lane];
+        self.wait_unless(wchan, ready, hit).await
+    }
+
+    async fn wait_unless(
+        &self,
+        wchan: &'static str,
+        ready: impl Fn(&World) -> bool,
+        hit: impl Fn(&World, usize) -> bool,
+    ) -> bool {
+        loop {
+            {
+                let w = self.look();
+                if ready(&w) {
+                    break;
+                }
+                let deaf = w.has(Bug::InterruptIgnored) && !w.helping;
+                // Workers of rings get no signals.
+                if self.lane < LANES && hit(&w, self.lane) && !deaf {
+                    return false;
+                }
+            }
+            self.w().lanes[self.lane] = LaneState::Waiting(wchan);
+            Yield(false).await;
+        }
+        self.w().progress += 1;
+        true
     }
 
     /// Waits for the next line.
@@ -164,9 +220,9 @@ pub(super) struct Tasks<'a> {
 impl<'a> Tasks<'a> {
     /// All lanes, at their start.
     pub fn new(world: &'a RefCell<World>) -> Tasks<'a> {
-        let futures =
-            (0..LANES).map(|lane| -> Task<'a> { Box::pin(exec::lane(Cx { world, lane })) });
-        Tasks { world, futures: futures.collect() }
+        let lanes = (0..LANES).map(|lane| -> Task<'a> { Box::pin(exec::lane(Cx { world, lane })) });
+        let devices: Task<'a> = Box::pin(gate::serve(Cx { world, lane: LANES }));
+        Tasks { world, futures: lanes.chain([devices]).collect() }
     }
 
     /// Gives every submitted chain of requests a task of its own.
@@ -179,11 +235,12 @@ impl<'a> Tasks<'a> {
         }
     }
 
-    /// Runs lanes until the condition holds; false if nobody can make a step before that.
-    pub fn drive(&mut self, done: impl Fn(&World) -> bool) -> bool {
+    /// Runs lanes until the condition holds; false if nobody can make a step before that, or within so many nanoseconds of idle time.
+    pub fn drive(&mut self, patience_ns: u64, done: impl Fn(&World) -> bool) -> bool {
         let world = self.world;
         let mut context = Context::from_waker(Waker::noop());
         let mut ready = Vec::new();
+        let mut patience_ns = patience_ns;
         loop {
             let (lane, before) = {
                 let mut w = world.borrow_mut();
@@ -193,7 +250,16 @@ impl<'a> Tasks<'a> {
                 ready.clear();
                 ready.extend((0..w.lanes.len()).filter(|lane| w.lanes[*lane] == LaneState::Ready));
                 let lane = match ready[..] {
-                    [] => return false,
+                    [] => {
+                        let idle = w.deadlines.values().min().map(|at| at.saturating_sub(w.clock));
+                        let Some(idle) = idle.filter(|idle| *idle <= patience_ns) else {
+                            return false;
+                        };
+                        patience_ns -= idle;
+                        w.clock += idle;
+                        w.wake();
+                        continue;
+                    }
                     [only] => only,
                     _ => ready[w.rng.below(ready.len())],
                 };
@@ -209,6 +275,7 @@ impl<'a> Tasks<'a> {
                 w.lanes[lane] = LaneState::Parked;
             }
             if w.progress != before {
+                w.let_go();
                 w.wake();
             }
         }

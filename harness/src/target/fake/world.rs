@@ -1,44 +1,62 @@
-//! The world of one run: the mounts, the processes with their slots, and the log of events.
+//! The world of one run: the mounts, the processes with their slots, the gates, leases and held pages, and the log of events.
 //!
 //! It holds state and the small steps on it; what a system call does with them is written in the modules named after the calls.
 
 use super::bug::Bug;
+use super::gate::Gates;
+use super::hold::Hold;
 use super::inode::Fs;
+use super::lease::{Lease, Owner, Pending};
 use super::mapping::Vma;
 use super::pipe::Pipe;
 use super::sched::{LANES, LaneState, Rng};
+use checker::Regime;
 use history::{Errno, Event, FileFacts, FileId, SkipReason};
 use program::{
-    Access, Call, CallId, FILES_MAX, Line, MAPS_MAX, Mount, OpenFlags, PIPES_MAX, RINGS_MAX,
+    Access, Call, CallId, FILES_MAX, GateSlot, Line, MAPS_MAX, Mount, Notice, OpenFlags, PIPES_MAX,
+    RINGS_MAX, Slot as Uses,
 };
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Error numbers of asm-generic/errno.h, as far as this kernel uses them.
 pub(super) mod errno {
     use history::Errno;
+    /// Operation not permitted: the layout regimes ask for a lease.
+    pub const EPERM: Errno = Errno(1);
     /// No such file or directory.
     pub const ENOENT: Errno = Errno(2);
+    /// Interrupted by a signal.
+    pub const EINTR: Errno = Errno(4);
     /// Input/output error.
     pub const EIO: Errno = Errno(5);
     /// No such device or address: SEEK_DATA past the last data.
     pub const ENXIO: Errno = Errno(6);
     /// Bad file descriptor: not open in the mode that the call needs.
     pub const EBADF: Errno = Errno(9);
+    /// Try again: it would wait.
+    pub const EAGAIN: Errno = Errno(11);
     /// Out of memory: the address range is not all mapped.
     pub const ENOMEM: Errno = Errno(12);
     /// Permission denied.
     pub const EACCES: Errno = Errno(13);
     /// Bad address.
     pub const EFAULT: Errno = Errno(14);
+    /// Busy: there is something in the place already.
+    pub const EBUSY: Errno = Errno(16);
     /// File exists.
     pub const EEXIST: Errno = Errno(17);
     /// Cross-device link.
     pub const EXDEV: Errno = Errno(18);
     /// Invalid argument.
     pub const EINVAL: Errno = Errno(22);
+    /// A file that is in use in a way that forbids it: the layout regimes say so of pinned pages.
+    pub const ETXTBSY: Errno = Errno(26);
+    /// No space left: the end of a device.
+    pub const ENOSPC: Errno = Errno(28);
     /// Broken pipe.
     pub const EPIPE: Errno = Errno(32);
     /// Operation not supported.
@@ -62,8 +80,32 @@ pub(super) struct OpenFile {
     pub pos: Cell<u64>,
     /// Whether a call holds the position's lock.
     pub pos_locked: Cell<bool>,
+    /// The gate whose block device it is; mount and inode then mean nothing.
+    pub gate: Option<GateSlot>,
+    /// F_SETOWN_EX, or whoever took a lease first.
+    pub owner: Cell<Option<Owner>>,
+    /// F_SETSIG
+    pub notice: Cell<Notice>,
     /// Keeps the inode alive.
     _mark: Arc<()>,
+    /// One of the inode's readers or writers.
+    _mode: Arc<()>,
+}
+
+/// A descriptor: an open file under a number.
+#[derive(Clone, Debug)]
+pub(super) struct Fd {
+    /// What is open.
+    pub file: Rc<OpenFile>,
+    /// The number in its process.
+    pub number: i32,
+}
+
+impl Deref for Fd {
+    type Target = OpenFile;
+    fn deref(&self) -> &OpenFile {
+        &self.file
+    }
 }
 
 impl OpenFile {
@@ -92,7 +134,10 @@ impl OpenFile {
         OpenFile {
             pos: Cell::new(self.pos.get()),
             pos_locked: Cell::new(false),
+            owner: Cell::new(self.owner.get()),
+            notice: Cell::new(self.notice.get()),
             _mark: self._mark.clone(),
+            _mode: self._mode.clone(),
             ..*self
         }
     }
@@ -110,19 +155,40 @@ pub(super) struct Ring {
     pub submitted: Cell<u64>,
     /// Requests not completed yet, by number.
     pub running: RefCell<Vec<u64>>,
+    /// Chains that are held back, by the number of their first request, in the order of submission.
+    pub deferred: RefCell<VecDeque<u64>>,
+    /// The next chain drains as well.
+    pub drain_next: Cell<bool>,
+    /// What is registered with it.
+    pub buffer: RefCell<Option<Registered>>,
+    /// Requests that use the registered buffer now.
+    pub fixed: Cell<u32>,
+}
+
+/// A registered buffer.
+#[derive(Debug)]
+pub(super) struct Registered {
+    /// Where it begins in the address space.
+    pub address: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Its pages.
+    pub parts: Vec<super::hold::Part>,
 }
 
 /// What a process owns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Process {
     /// Open files.
-    pub files: [Slot<Rc<OpenFile>>; FILES_MAX as usize],
+    pub files: [Slot<Fd>; FILES_MAX as usize],
     /// Mappings.
     pub maps: [Slot<Rc<RefCell<Vma>>>; MAPS_MAX as usize],
     /// Pipes, both ends of each.
     pub pipes: [Slot<Rc<Pipe>>; PIPES_MAX as usize],
     /// Rings.
     pub rings: [Slot<Rc<Ring>>; RINGS_MAX as usize],
+    /// What its signal handler answers to the break of a lease.
+    pub answer: Option<program::Lease>,
 }
 
 /// A line that a lane has still to issue.
@@ -168,15 +234,41 @@ pub(super) struct World {
     pub helping: bool,
     /// The kernel panicked.
     pub panicked: bool,
+    /// How layout changes meet held pages.
+    pub regime: Regime,
+    /// What is held and released.
+    pub gates: Gates,
+    /// References to pages that may still be alive.
+    pub holds: Vec<Rc<Hold>>,
+    /// Pins that were forgotten: a bug.
+    pub leaked: i64,
+    /// Leases, in the order in which they were taken.
+    pub leases: Vec<Lease>,
+    /// Seconds until a lease that is not given back is taken away; 0 is never.
+    pub lease_break_time: u8,
+    /// Signals on their way.
+    pub signals: VecDeque<Pending>,
+    /// Files that a process left open when it ended: a bug.
+    pub kept: Vec<Rc<OpenFile>>,
+    /// Descriptors on their way through the socket pair.
+    pub socket: VecDeque<Rc<OpenFile>>,
+    /// Lanes whose thread has a signal pending that ends interruptible waits.
+    pub interrupted: [bool; LANES],
+    /// Lanes whose thread has handled a signal since its call began: only waits that cannot be restarted mind.
+    pub poked: [bool; LANES],
+    /// Lanes whose process was killed and that are still in a call.
+    pub killed: [bool; LANES],
+    /// When a waiting lane looks again at the latest.
+    pub deadlines: BTreeMap<usize, u64>,
     /// Next mapping address.
     pub next_address: u64,
     /// Next descriptor number, for the reader's benefit.
-    pub next_fd: u64,
+    pub next_fd: i32,
 }
 
 impl World {
     /// The world at the start of a run.
-    pub fn new(fs: Vec<Fs>, bug: Option<Bug>, run: u32, seed: u64) -> World {
+    pub fn new(fs: Vec<Fs>, bug: Option<Bug>, regime: Regime, run: u32, seed: u64) -> World {
         World {
             fs,
             bug,
@@ -184,7 +276,7 @@ impl World {
             rng: Rng(seed ^ (u64::from(run) << 32)),
             procs: [Some(Process::default()), None, None],
             forked: [false; program::CHILDREN_MAX as usize],
-            lanes: vec![LaneState::Ready; LANES],
+            lanes: vec![LaneState::Ready; LANES + 1],
             queues: Default::default(),
             chains: Default::default(),
             jobs: Vec::new(),
@@ -197,6 +289,19 @@ impl World {
             calls: 0,
             helping: false,
             panicked: false,
+            regime,
+            gates: Gates::new(run),
+            holds: Vec::new(),
+            leaked: 0,
+            leases: Vec::new(),
+            lease_break_time: super::lease::BREAK_TIME,
+            signals: VecDeque::new(),
+            kept: Vec::new(),
+            socket: VecDeque::new(),
+            interrupted: [false; LANES],
+            poked: [false; LANES],
+            killed: [false; LANES],
+            deadlines: BTreeMap::new(),
             next_address: 0x7f00_0000_0000,
             next_fd: 5,
         }
@@ -241,6 +346,8 @@ impl World {
 
     /// Opens an inode.
     pub fn open_inode(&self, mount: usize, ino: u64, access: Access, flags: OpenFlags) -> OpenFile {
+        let inode = self.fs[mount].ino(ino);
+        let mode = if access == Access::ReadOnly { &inode.readers } else { &inode.writers };
         OpenFile {
             mount,
             ino,
@@ -248,7 +355,28 @@ impl World {
             flags,
             pos: Cell::new(0),
             pos_locked: Cell::new(false),
-            _mark: self.fs[mount].ino(ino).mark.clone(),
+            gate: None,
+            owner: Cell::new(None),
+            notice: Cell::new(Notice::Default),
+            _mark: inode.mark.clone(),
+            _mode: mode.clone(),
+        }
+    }
+
+    /// Opens the block device of a gate.
+    pub fn open_gate(&self, gate: GateSlot, access: Access, flags: OpenFlags) -> OpenFile {
+        OpenFile {
+            mount: 0,
+            ino: 0,
+            access,
+            flags,
+            pos: Cell::new(0),
+            pos_locked: Cell::new(false),
+            gate: Some(gate),
+            owner: Cell::new(None),
+            notice: Cell::new(Notice::Default),
+            _mark: Arc::new(()),
+            _mode: Arc::new(()),
         }
     }
 
@@ -270,6 +398,8 @@ impl World {
 
     /// Frees files that nobody can reach any more.
     pub fn reap(&mut self) {
+        self.drop_leases();
+        self.let_go();
         for fs in &mut self.fs {
             fs.reap();
         }
@@ -280,6 +410,10 @@ impl World {
         if let Some(process) = self.procs[index].take() {
             for (pipe, _) in process.pipes.iter().flatten() {
                 pipe.put();
+            }
+            if self.has(Bug::KillLeavesLease) && index > 0 {
+                let files = process.files.iter().flatten().map(|(fd, _)| fd.file.clone());
+                self.kept.extend(files);
             }
         }
         self.progress += 1;
@@ -292,8 +426,7 @@ impl World {
         for (vma, _) in child.maps.iter_mut().flatten() {
             let mut copy = vma.borrow().clone();
             if !self.has(Bug::ForkSharesPrivate) {
-                let pages = copy.copies.borrow().clone();
-                copy.copies = Rc::new(RefCell::new(pages));
+                copy.copies = Rc::new(RefCell::new(self.split_copies(&copy)));
             }
             *vma = Rc::new(RefCell::new(copy));
         }
@@ -323,34 +456,43 @@ pub(super) fn plain(result: Result<u64, Errno>) -> Answer {
 #[derive(Clone, Default)]
 pub(super) struct Needs {
     /// Files, in the order of the text form.
-    pub files: Vec<Rc<OpenFile>>,
+    pub files: Vec<Fd>,
     /// Mappings with the address they had.
     pub maps: Vec<super::mapping::MapRef>,
     /// Pipes.
     pub pipes: Vec<Rc<Pipe>>,
+    /// Rings.
+    pub rings: Vec<Rc<Ring>>,
     /// Who filled them.
     pub filled: Vec<CallId>,
+    /// The pages of a registered buffer, for a fixed request.
+    pub fixed: Option<Result<Vec<super::hold::Part>, Errno>>,
 }
 
 /// Resolves the slots of a call for a lane; `None` if one is empty.
 pub(super) fn resolve(w: &World, lane: usize, call: &Call) -> Option<Needs> {
     let process = w.process(lane)?;
     let mut needs = Needs::default();
-    for slot in super::slots::used(call) {
+    for slot in call.uses() {
         let by = match slot {
-            super::slots::Used::File(f) => {
+            Uses::File(f) => {
                 let (file, by) = process.files[usize::from(f.0)].as_ref()?;
                 needs.files.push(file.clone());
                 by
             }
-            super::slots::Used::Map(m) => {
+            Uses::Map(m) => {
                 let (vma, by) = process.maps[usize::from(m.0)].as_ref()?;
                 needs.maps.push(super::mapping::MapRef::new(vma));
                 by
             }
-            super::slots::Used::Pipe(p) => {
+            Uses::Pipe(p) => {
                 let (pipe, by) = process.pipes[usize::from(p.0)].as_ref()?;
                 needs.pipes.push(pipe.clone());
+                by
+            }
+            Uses::Ring(r) => {
+                let (ring, by) = process.rings[usize::from(r.0)].as_ref()?;
+                needs.rings.push(ring.clone());
                 by
             }
         };

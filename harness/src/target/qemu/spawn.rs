@@ -2,9 +2,12 @@
 //!
 //! `setpriv --pdeathsig KILL` makes the kernel kill QEMU when the thread that started it ends, for whatever reason. So one
 //! thread, which lives as long as the process, starts them all.
+//!
+//! Each gets a process group of its own: what a terminal sends to ours (Ctrl-C) is for us alone, who then end the guests in order.
 
 use super::super::TargetError;
 use crate::machine::infra;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Sender};
@@ -32,7 +35,9 @@ fn start() -> Option<Sender<Order>> {
     let work = move || {
         for (mut command, answer) in receiver {
             // Who asked may have gone away; his child then has no owner.
-            if let Err(mpsc::SendError(Ok(mut child))) = answer.send(command.spawn()) {
+            if let Err(mpsc::SendError(Ok(mut child))) =
+                answer.send(command.process_group(0).spawn())
+            {
                 let _ = child.kill();
                 let _ = child.wait();
             }

@@ -533,9 +533,10 @@ impl Exec<'_> {
     }
 
     fn opened(&mut self, slot: FileSlot, result: rustix::io::Result<Arc<Handle>>) -> Issue<()> {
-        let value = seen(result.clone(), |handle| self.put_file(slot, handle));
-        // The look comes before the Return takes its place, so that the facts belong to the call's interval.
-        let looked = result.ok().and_then(|handle| facts(&handle, handle.mount).ok());
+        // The look comes before the Return takes its place, so that the facts belong to the call's interval; and before the slot is filled, for then
+        // another lane may fill it anew and put a tombstone under the number.
+        let looked = result.as_ref().ok().and_then(|handle| facts(handle, handle.mount).ok());
+        let value = seen(result, |handle| self.put_file(slot, handle));
         self.returned(self.moment(), value, || looked.map_or(Payload::None, Payload::File))
     }
 

@@ -11,6 +11,7 @@ pub mod lease;
 mod memory;
 pub mod notice;
 pub mod ring;
+pub mod ublk;
 pub mod uffd;
 
 pub use memory::{Buffer, Pool, map_words, shared};

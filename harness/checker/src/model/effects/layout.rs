@@ -9,11 +9,12 @@ use program::FallocateMode;
 impl World<'_> {
     /// Two files begin to share blocks.
     pub(super) fn shares(&mut self, a: usize, b: usize) {
-        let doubt = self.files[a].id.mount == program::Mount::XfsDax
+        let doubt = self.files[a].on(program::Mount::XfsDax)
             && self.policy.knows(crate::Known::XfsDaxReflinkContent);
-        let stale = self.files[a].id.mount == program::Mount::XfsDax
+        let stale = self.files[a].on(program::Mount::XfsDax)
             && self.policy.knows(crate::Known::XfsDaxStalePage);
         for file in [a, b] {
+            self.files[file].shared = true;
             self.files[file].unjudged |= doubt;
             if stale {
                 self.files[file].behind_mappings = Some(Val::Any);
@@ -26,8 +27,11 @@ impl World<'_> {
         if !self.files[file].tail_stored {
             return;
         }
-        let known = !self.files[file].id.mount.is_xfs()
-            && self.policy.knows(crate::Known::Ext4DaxTailTruncate);
+        let known = match self.files[file].id.mount {
+            program::Mount::Xfs => self.policy.knows(crate::Known::XfsUnwrittenTail),
+            program::Mount::XfsDax => false,
+            _ => self.policy.knows(crate::Known::Ext4DaxTailTruncate),
+        };
         let sure = sure && !known;
         let span = self.span(call);
         let (min, max) = self.sizes(file, Span { ret: span.inv, ..span }, Some(call));
@@ -46,7 +50,7 @@ impl World<'_> {
             pinned: kind == Kind::Pinned,
         };
         self.touch(file, touch);
-        if kind == Kind::Drop && !self.files[file].id.mount.is_dax() {
+        if kind == Kind::Drop && !self.files[file].is_dax() {
             // Dropping a part of a large folio zeroes that part in place (mm/truncate.c:truncate_inode_partial_folio, 6.12), also under a
             // reference that a pipe holds.
             let streams: Vec<_> = self.pipes.values().map(|p| (p.obj, p.head)).collect();
@@ -112,8 +116,17 @@ impl World<'_> {
         // Names may also change later within the interval: then any of the files may be meant.
         let names_race = self.names_in_motion(path.mount, span);
         if names_race {
-            files =
-                (0..self.files.len()).filter(|f| self.files[*f].id.mount == path.mount).collect();
+            // A file that an open makes meanwhile may not be known yet, though its name could be looked up already.
+            for k in 0..self.program.lines.len() as u16 {
+                if let (Call::Open { path: made, .. }, Some(Payload::File(facts))) =
+                    (self.call_of(k), self.seen[k as usize].payload)
+                    && *made == path
+                    && !self.order.apart(self.span(k), span)
+                {
+                    self.file_by_id(facts.id, path, Some(*facts));
+                }
+            }
+            files = (0..self.files.len()).filter(|f| self.files[*f].on(path.mount)).collect();
         }
         let sure = files.len() == 1 && result.is_some() && !names_race;
         for file in files {
@@ -122,7 +135,7 @@ impl World<'_> {
     }
 
     /// Whether a call that changes names of the mount overlaps a span.
-    pub(super) fn names_in_motion(&self, mount: program::Mount, span: Span) -> bool {
+    pub(crate) fn names_in_motion(&self, mount: program::Mount, span: Span) -> bool {
         self.any_overlap(span.call, |k| match self.call_of(k) {
             Call::Open { path, flags, .. } => path.mount == mount && flags.has(OpenFlags::CREAT),
             Call::Unlink { path } => path.mount == mount,
@@ -152,7 +165,7 @@ impl World<'_> {
         }
         let end = offset.saturating_add(len);
         let obj = self.files[file].obj;
-        if self.files[file].id.mount == program::Mount::Ext4Dax
+        if self.files[file].on(program::Mount::Ext4Dax)
             && self.policy.knows(crate::Known::DaxUnwrittenZeroPage)
         {
             self.files[file].behind_mappings = Some(Val::Zero);
@@ -164,10 +177,20 @@ impl World<'_> {
                 self.grow(call, file, end, sure);
                 self.size_op(call, file, maybe(SizeOp::Max(vec![end]), sure));
                 let stale = mode == M::UnshareRange
-                    && self.files[file].id.mount == program::Mount::XfsDax
+                    && self.files[file].on(program::Mount::XfsDax)
                     && self.policy.knows(crate::Known::DaxUnshareStale);
                 if stale {
                     self.assign(call, obj, (page_down(offset), page_up(end)), any(), false);
+                }
+                if mode == M::UnshareRange
+                    && self.files[file].on(program::Mount::Xfs)
+                    && self.files[file].shared
+                    && self.policy.knows(crate::Known::XfsUnshareDirty)
+                {
+                    // Its own range it has written back before.
+                    self.files[file].never_written = true;
+                    self.assign(call, obj, (0, page_down(offset)), zero(), false);
+                    self.assign(call, obj, (page_up(end), u64::MAX), zero(), false);
                 }
             }
             M::PunchHole | M::ZeroRange | M::ZeroRangeKeepSize => {

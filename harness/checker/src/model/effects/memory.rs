@@ -25,7 +25,16 @@ impl World<'_> {
             .then(|| self.object(Src::Through { obj: viewed, delta: offset as i64 }, Some(file)));
         let prot_reg = Lin::new(prot.0);
         let len_now = (len, len);
-        let map = Map { open, file, offset, len: len_now, sharing, prot: prot_reg, private };
+        let map = Map {
+            filler: call,
+            open,
+            file,
+            offset,
+            len: len_now,
+            sharing,
+            prot: prot_reg,
+            private,
+        };
         self.maps.insert((process, call), map);
         if let Some(obj) = private
             && flags.has(MapFlags::POPULATE)
@@ -90,10 +99,13 @@ impl World<'_> {
                 }
             }
         } else {
-            let (min, _) = self.sizes(map.file, span, Some(call));
+            let (min, max) = self.sizes(map.file, span, Some(call));
             self.files[map.file].tail_stored |= end > min;
             let kind = if pinned { Kind::Pinned } else { Kind::Dirty };
             self.touch_file(call, map.file, (start, end), kind);
+            // What is making the file longer meanwhile zeroes from the old end on, and may come to these bytes after they were stored: when it
+            // was invoked there was nothing to zero yet (`grow`).
+            self.assign(call, obj, (start.max(min), end.min(max)), zero(), false);
         }
         self.assign(call, obj, (start, end), src(start), sure);
     }

@@ -12,8 +12,10 @@ use history::{CallResult, Errno, Payload};
 use program::{Buf, Call, OpenFlags};
 use smallvec::smallvec;
 
+mod held;
 mod layout;
 mod memory;
+mod pipes;
 mod transfer;
 
 /// Where a transfer lands in a file.
@@ -53,6 +55,7 @@ impl<'a> World<'a> {
     /// Enters the effects of a call that is being invoked.
     pub(super) fn effects(&mut self, call: u16) {
         let result = self.seen[call as usize].result;
+        self.behind_gate(call);
         match self.call_of(call) {
             Call::Open { path, access, flags, .. } => {
                 self.open(call, *path, *access, *flags, result);
@@ -176,7 +179,7 @@ impl<'a> World<'a> {
                         self.seen[call as usize].payload,
                         Some(Payload::Dedupe { status: 0 })
                     );
-                    let known = self.files[dst].id.mount == program::Mount::XfsDax
+                    let known = self.files[dst].on(program::Mount::XfsDax)
                         && self.policy.knows(crate::Known::DaxDedupeMedia);
                     if same && known {
                         let range = (*dst_offset, dst_offset.saturating_add(*len));
@@ -201,21 +204,85 @@ impl<'a> World<'a> {
             Call::Pipe { .. } => {
                 if let Some(Ok(_)) = result {
                     let obj = self.object(any(), None);
-                    let pipe = Pipe { obj, head: 0, tail: 0, last: [None; 2], confused: false };
+                    let pipe = Pipe {
+                        obj,
+                        head: 0,
+                        tail: 0,
+                        last_out: None,
+                        confused: false,
+                        refs: Vec::new(),
+                        taken: Vec::new(),
+                    };
                     self.pipes.insert(call, pipe);
                 }
             }
-            Call::SpliceToPipe { offset, .. } => {
-                if let (Some(open), Some(Ok(n))) = (self.open_in(call, 0), result) {
-                    self.splice_in(call, open, *offset, n);
+            Call::SpliceToPipe { offset, .. } => match (self.open_in(call, 0), result) {
+                (Some(open), Some(Ok(n))) => self.splice_in(call, open, *offset, n),
+                (Some(_), None) => self.lost_in_pipes(call),
+                _ => {}
+            },
+            Call::SpliceFromPipe { offset, len, .. } => match (self.open_in(call, 1), result) {
+                (Some(open), Some(Ok(n))) => self.splice_out(call, open, *offset, n),
+                (Some(open), None) => {
+                    self.lost_in_pipes(call);
+                    let part = |_| vec![(0, *len, any())];
+                    self.land(call, open, At::Offset(*offset), *len, false, false, part);
                 }
+                _ => {}
+            },
+            Call::OpenGate { gate, access, flags, .. } => {
+                self.open_gate(call, *gate, *access, *flags, result);
             }
-            Call::SpliceFromPipe { offset, .. } => {
-                if let (Some(open), Some(Ok(n))) = (self.open_in(call, 1), result) {
-                    self.splice_out(call, open, *offset, n);
-                }
+            Call::Vmsplice { offset, .. } => self.vmsplice(call, *offset, result),
+            Call::Tee { .. } => self.tee(call, result),
+            Call::ReadPipe { buf, len, .. } => self.read_pipe(call, *buf, *len, result),
+            Call::ProcessVmReadv { offset, len, .. } => {
+                self.given(call, 0, &[(Buf::Map(program::MapSlot(0), *offset), *len)], false);
+                self.read_memory(call, *offset, result);
             }
-            _ => {}
+            Call::ProcessVmWritev { offset, len, .. } => {
+                self.given(call, 0, &[(Buf::Map(program::MapSlot(0), *offset), *len)], true);
+                self.write_memory(call, *offset, *len, true, result);
+            }
+            Call::ProcMemPread { offset, .. } => self.read_memory(call, *offset, result),
+            Call::ProcMemPwrite { offset, len, .. } => {
+                self.write_memory(call, *offset, *len, false, result);
+            }
+            Call::RegisterBuffers { offset, len, .. } => {
+                self.register(call, *offset, *len, result);
+            }
+            Call::SendFd { .. } => self.send_fd(call, result),
+            // They only hold, ask or tell; `model/gate`, `model/pin` and `model/lease` read them off the history.
+            Call::Close { .. }
+            | Call::Munmap { .. }
+            | Call::Msync { .. }
+            | Call::Fsync { .. }
+            | Call::Fdatasync { .. }
+            | Call::SyncFileRange { .. }
+            | Call::Syncfs { .. }
+            | Call::Statx { .. }
+            | Call::Fiemap { .. }
+            | Call::Rename { .. }
+            | Call::Link { .. }
+            | Call::Fork { .. }
+            | Call::Exit
+            | Call::DropCaches
+            | Call::IoUringSetup { .. }
+            | Call::Wait { .. }
+            | Call::Hold { .. }
+            | Call::Release { .. }
+            | Call::ClosePipe { .. }
+            | Call::UnregisterBuffers { .. }
+            | Call::CloseRing { .. }
+            | Call::Setlease { .. }
+            | Call::Getlease { .. }
+            | Call::Setsig { .. }
+            | Call::SetownEx { .. }
+            | Call::OnBreak { .. }
+            | Call::LeaseBreakTime { .. }
+            | Call::Kill { .. }
+            | Call::Interrupt { .. }
+            | Call::RecvFd { .. } => {}
         }
     }
 
@@ -227,17 +294,41 @@ impl<'a> World<'a> {
                     self.fork(call, *child);
                 }
             }
+            Call::Readv { .. } => self.amend_read(call),
             Call::Pwrite { .. }
             | Call::Pwritev { .. }
             | Call::Writev { .. }
             | Call::Sendfile { .. } => {
                 self.amend_places(call);
             }
+            Call::UnregisterBuffers { .. } | Call::CloseRing { .. } => self.unregister(call),
+            Call::RecvFd { .. } => self.recv_fd(call),
             Call::Ficlone { .. } => self.amend_clone(call, 0, 0, 0),
             Call::Ficlonerange { dst_offset, src_offset, len, .. } => {
                 self.amend_clone(call, *dst_offset, *src_offset, *len);
             }
             _ => {}
+        }
+    }
+
+    /// An open that never returned: its process was killed while it waited. It may have created or truncated.
+    fn open_lost(&mut self, call: u16, path: program::Path, flags: OpenFlags) {
+        let name = path.name as usize;
+        let states = self.name_states(path.mount, self.span(call), None);
+        let racing = self.names_in_motion(path.mount, self.span(call));
+        if flags.has(OpenFlags::CREAT) && (racing || states.iter().any(|s| s[name].is_none())) {
+            // Which file it made is unknown.
+            self.overflow = true;
+            return;
+        }
+        if flags.has(OpenFlags::TRUNC) {
+            let files: Vec<usize> = (0..self.files.len())
+                .filter(|f| racing || states.iter().any(|s| s[name] == Some(*f as u32)))
+                .filter(|f| self.files[*f].on(path.mount))
+                .collect();
+            for file in files {
+                self.set_size(call, file, 0, false);
+            }
         }
     }
 
@@ -307,8 +398,7 @@ impl<'a> World<'a> {
             (Some(Err(Errno(17))), _) => {
                 self.name_op(call, path.mount, Some(Ok(0)), NameOp::Present { name }, name);
             }
-            // An open that never returned may have created or truncated: which file is unknown.
-            (None, _) => self.overflow = true,
+            (None, _) => self.open_lost(call, path, flags),
             (Some(Err(_)), _) => {}
         }
     }

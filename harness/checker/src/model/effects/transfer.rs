@@ -12,13 +12,19 @@ impl World<'_> {
         let total: u64 = iov.iter().map(|(_, l)| *l).sum();
         let (n, sure) = done(result, total);
         let file = self.opens[open].file;
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         if at == At::Position && result.is_some_and(|r| r.is_ok()) {
             self.pos_op(call, open, PosOp::Add(n));
         }
         let places = self.places(call, open, at);
+        // What begins later may move the position all the same, and come first: `amend_read` says where the read was.
+        let moving = self.places_in_motion(call, open, at);
         let source = self.files[file].obj;
+        if direct {
+            self.given(call, 1, iov, true);
+        }
+        // A registered buffer keeps its pages when the mapping gets others.
+        let steady = !self.is_fixed(call) || self.still_registered(call);
         // An O_DIRECT read that failed may have delivered a part. One that succeeds goes on past the end of file to the end of the buffer,
         // with zeros there, and only the count is trimmed (fs/iomap/direct-io.c:__iomap_dio_rw, iomap_dio_hole_iter, 6.12).
         let failed_part = matches!(result, Some(Err(Errno(4 | 5 | 14 | 22))));
@@ -40,18 +46,18 @@ impl World<'_> {
                 Buf::Map(_, offset) => {
                     if let Some(map) = self.map_in(call, slot).cloned() {
                         let from = |place: u64| match places[..] {
-                            [p] => {
+                            [p] if !moving => {
                                 Src::Copy { obj: source, delta: delta(p + k, place), before: false }
                             }
                             _ => any(),
                         };
-                        let known = sure && places.len() == 1;
+                        let known = sure && steady && places.len() == 1 && !moving;
                         self.store(call, &map, *offset, in_result, known, direct, from);
                         if in_reach > in_result {
                             let more = in_reach - in_result;
                             let place = *offset + in_result;
                             let from = |at: u64| match places[..] {
-                                [p] => Src::Copy {
+                                [p] if !moving => Src::Copy {
                                     obj: source,
                                     delta: delta(p + k + in_result, at),
                                     before: false,
@@ -68,6 +74,48 @@ impl World<'_> {
         }
     }
 
+    /// A read at a position that racing calls moved has returned: what it put into mappings came from one of the places that are left.
+    pub(super) fn amend_read(&mut self, call: u16) {
+        let Call::Readv { iov, .. } = self.call_of(call) else { return };
+        let (Some(open), Some(Ok(n))) = (self.open_in(call, 0), self.seen[call as usize].result)
+        else {
+            return;
+        };
+        // An O_DIRECT read may deliver more than it says, and what it delivers may be lost: its bytes stay in doubt.
+        let file = self.opens[open].file;
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
+        if direct || !self.places_in_motion(call, open, At::Position) {
+            return;
+        }
+        let source = self.files[file].obj;
+        let places = self.places(call, open, At::Position);
+        let mut landed = Vec::new();
+        let (mut k, mut slot) = (0, 1);
+        for (buf, len) in iov {
+            if let Buf::Map(_, offset) = buf {
+                let here = n.saturating_sub(k).min(*len);
+                if let Some(map) = self.map_in(call, slot) {
+                    let (obj, start) = self.view(map, *offset);
+                    landed.push((obj, start, here, k));
+                }
+                slot += 1;
+            }
+            k += len;
+        }
+        for (obj, start, here, _) in &landed {
+            self.objects[obj.0 as usize].amend(*start, start + here, call, |v| {
+                v.span = Span { inv: NEVER, ret: NEVER, call: NOBODY };
+            });
+        }
+        for (obj, start, here, k) in landed {
+            for place in &places {
+                let src = Src::Copy { obj: source, delta: delta(place + k, start), before: false };
+                self.assign(call, obj, (start, start + here), src, false);
+            }
+        }
+        self.resolve(call);
+    }
+
     /// A write: anonymous memory and mappings at one end, the file at the other. `base` is the offset that anonymous bytes are signed for.
     pub(super) fn write_out(
         &mut self,
@@ -80,8 +128,7 @@ impl World<'_> {
         let Some(open) = self.open_in(call, 0) else { return };
         let total: u64 = iov.iter().map(|(_, l)| *l).sum();
         let file = self.opens[open].file;
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         let (n, sure) = match result {
             // What was written before an O_DIRECT write failed is on the device (fs/iomap/direct-io.c, 6.12).
             Some(Err(Errno(4 | 5 | 14 | 22 | 28))) if direct => (total, false),
@@ -91,10 +138,17 @@ impl World<'_> {
         if let Some(Err(errno)) = result {
             self.failed_write(call, open, at, iov, errno, direct);
         }
-        if direct && self.policy.knows(crate::Known::DirectWriteFault) && lost_a_fault(iov, result)
+        if direct
+            && self.policy.knows(crate::Known::DirectWriteFault)
+            && (lost_a_fault(iov, result) || self.falls_back(call, file, iov))
         {
             self.direct_write_fault(call, open, at, iov);
         }
+        if direct {
+            self.given(call, 1, iov, false);
+        }
+        let steady = !self.is_fixed(call) || self.still_registered(call);
+        self.short_cow(call, open, at, iov, result);
         let position = matches!(self.call_of(call), Call::Writev { .. });
         let mut slot = 1;
         let mut parts = Vec::new();
@@ -106,7 +160,8 @@ impl World<'_> {
             match buf {
                 Buf::Anon(_) => parts.push((k, here, None)),
                 Buf::Map(_, offset) => {
-                    let view = self.map_in(call, slot).map(|m| self.view(m, *offset));
+                    let view =
+                        self.map_in(call, slot).filter(|_| steady).map(|m| self.view(m, *offset));
                     let shown =
                         self.map_in(call, slot).and_then(|m| self.files[m.file].behind_mappings);
                     odd.extend(shown.map(|val| (k, here, val)));
@@ -135,6 +190,19 @@ impl World<'_> {
         });
     }
 
+    /// Whether an O_DIRECT write may be whole in spite of a page that it could not pin: ext4 writes the rest through the page cache, which reads what
+    /// the processor can read (fs/ext4/file.c:ext4_dio_write_iter, 6.12).
+    fn falls_back(&self, call: u16, file: usize, iov: Iov) -> bool {
+        let segments = iov.iter().filter(|(buf, _)| matches!(buf, Buf::Map(..)));
+        self.files[file].id.mount == program::Mount::Ext4
+            && segments.zip(1..).any(|((buf, len), slot)| match (buf, self.map_in(call, slot)) {
+                (Buf::Map(_, offset), Some(map)) => {
+                    self.faults(map, *offset, *len, false, self.span(call)).gup_may.is_some()
+                }
+                _ => true,
+            })
+    }
+
     /// Known: an O_DIRECT write that met a fault leaves its range, and the size within it, in any state.
     pub(super) fn direct_write_fault(&mut self, call: u16, open: usize, at: At, iov: Iov) {
         let file = self.opens[open].file;
@@ -153,6 +221,25 @@ impl World<'_> {
         self.size_op(call, file, SizeOp::Maybe(Box::new(SizeOp::Max(ends))));
     }
 
+    /// Known: a write to shared blocks that stopped inside one leaves in the rest of that block, as far as it was to be written, what the media held.
+    fn short_cow(&mut self, call: u16, open: usize, at: At, iov: Iov, result: Option<CallResult>) {
+        let file = self.opens[open].file;
+        let known = self.policy.knows(crate::Known::XfsDaxShortCow)
+            && self.files[file].on(program::Mount::XfsDax)
+            && self.files[file].shared
+            && lost_a_fault(iov, result);
+        let Some(Ok(n)) = result.filter(|r| known && *r != Ok(0)) else { return };
+        let total: u64 = iov.iter().map(|(_, l)| *l).sum();
+        let obj = self.files[file].obj;
+        let (min, _) = self.sizes(file, self.span(call), Some(call));
+        for place in self.places(call, open, at) {
+            let stopped = place.saturating_add(n);
+            let end = page_up(stopped).min(place.saturating_add(total));
+            self.assign(call, obj, (stopped, end), any(), false);
+            self.files[file].tail_stored |= end > min.max(stopped);
+        }
+    }
+
     /// A write that failed may have moved the size all the same.
     pub(super) fn failed_write(
         &mut self,
@@ -164,7 +251,8 @@ impl World<'_> {
         direct: bool,
     ) {
         let file = self.opens[open].file;
-        let mount = self.files[file].id.mount;
+        // What reached a device before it failed is entered with the bytes; it has no size to move and no page cache in use.
+        let Some(mount) = self.files[file].mount() else { return };
         let writable = self.opens[open].writable();
         let mut ends = Vec::new();
         for place in self.places(call, open, at) {
@@ -214,8 +302,7 @@ impl World<'_> {
         let file = self.opens[open].file;
         let obj = self.files[file].obj;
         let failed = matches!(result, Some(Err(_)));
-        let direct =
-            self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].id.mount.is_dax();
+        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
         if at == At::Append && !failed {
             self.size_op(call, file, maybe(SizeOp::Append(n), sure));
         }
@@ -242,12 +329,12 @@ impl World<'_> {
                 // The old end of file is zeroed through the page cache first (fs/xfs/xfs_file.c:xfs_file_write_checks, 6.12).
                 self.touch_file(call, file, (min, *place), Kind::Dirty);
             }
-            let zeroes = !(self.files[file].id.mount == program::Mount::Ext4Dax
+            let zeroes = !(self.files[file].on(program::Mount::Ext4Dax)
                 && self.policy.knows(crate::Known::Ext4DaxTail));
             self.grow(call, file, *place, sure && exact && zeroes);
             if at != At::Append {
                 let op = SizeOp::Max(vec![place + n]);
-                if !failed {
+                if !failed && self.files[file].gate.is_none() {
                     self.size_op(call, file, maybe(op, sure && exact));
                 }
             }
@@ -284,14 +371,13 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn any_overlap(&self, call: u16, which: impl Fn(u16) -> bool) -> bool {
+    pub(crate) fn any_overlap(&self, call: u16, which: impl Fn(u16) -> bool) -> bool {
         let span = self.span(call);
         (0..self.program.lines.len() as u16).any(|k| {
             let other = self.span(k);
             k != call
                 && self.seen[k as usize].inv.is_some()
-                && !self.order.before(other, span)
-                && !self.order.before(span, other)
+                && !self.order.apart(other, span)
                 && which(k)
         })
     }
@@ -366,17 +452,26 @@ impl World<'_> {
                 self.size_op(call, file, op);
             }
         }
+        let result = Some(Ok(n));
+        match line {
+            Call::Pwrite { buf, len, .. } => {
+                self.short_cow(call, open, at, &[(*buf, *len)], result)
+            }
+            Call::Pwritev { iov, .. } | Call::Writev { iov, .. } => {
+                self.short_cow(call, open, at, iov, result);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn splice_in(&mut self, call: u16, open: usize, offset: u64, n: u64) {
         let file = self.opens[open].file;
         let source = self.files[file].obj;
-        let copies =
-            self.files[file].id.mount.is_dax() || self.opens[open].flags.has(OpenFlags::DIRECT);
+        let copies = self.files[file].is_dax() || self.opens[open].flags.has(OpenFlags::DIRECT);
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.get(1).map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || pipe.last[0].is_some_and(|l| !self.order.before(l, span));
+        let confused = pipe.confused || self.pipe_raced(call, key, 0);
         let place = pipe.head;
         let src = if confused {
             any()
@@ -388,7 +483,6 @@ impl World<'_> {
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;
             pipe.head += n;
-            pipe.last[0] = Some(span);
         }
         if confused {
             self.assign(call, pipe.obj, (0, u64::MAX), any(), false);
@@ -400,12 +494,13 @@ impl World<'_> {
         let span = self.span(call);
         let Some(key) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
         let Some(pipe) = self.pipes.get(&key).cloned() else { return };
-        let confused = pipe.confused || pipe.last[1].is_some_and(|l| !self.order.before(l, span));
+        let confused = pipe.confused || self.pipe_raced(call, key, 1);
         let place = pipe.tail;
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;
             pipe.tail += n;
-            pipe.last[1] = Some(span);
+            pipe.last_out = Some(span);
+            pipe.taken.push((call, place + n));
         }
         let obj = pipe.obj;
         self.land(call, open, At::Offset(offset), n, true, false, |p| {

@@ -1,0 +1,250 @@
+//! What passes through gates and registered buffers, other ways into a mapping's memory, and open files that travel.
+
+use super::*;
+use crate::model::content::Content;
+use crate::model::file::File;
+use crate::model::order::NEVER;
+use history::{FileId, stamp};
+use program::{Access, Advice, GATE_SIZE, GateSlot, Mount, SqeFlags};
+
+impl World<'_> {
+    pub(super) fn open_gate(
+        &mut self,
+        call: u16,
+        gate: GateSlot,
+        access: Access,
+        flags: OpenFlags,
+        result: Option<CallResult>,
+    ) {
+        if !matches!(result, Some(Ok(_))) {
+            return;
+        }
+        let file = match self.gates.get(&gate) {
+            Some(file) => *file,
+            None => {
+                let file = self.device(gate);
+                self.gates.insert(gate, file);
+                file
+            }
+        };
+        self.opens.push(Open { file, access, flags, pos: Lin::new(0) });
+        self.fds.insert(call, self.opens.len() - 1);
+    }
+
+    /// The block device behind a gate.
+    fn device(&mut self, gate: GateSlot) -> usize {
+        let first = Val::Signed { call: stamp::call_gate(gate.0), delta: 0 };
+        let index = self.files.len();
+        let obj = self.object(zero(), Some(index));
+        self.objects[obj.0 as usize] = Content::new(Src::Vals(smallvec![first]));
+        let whole = crate::model::value::Cand { start: 0, end: GATE_SIZE, val: first };
+        self.ever[obj.0 as usize].push(whole);
+        // No file of a mount has such a number.
+        let id = FileId { mount: Mount::Ext4, ino: u64::MAX - u64::from(gate.0), generation: 0 };
+        self.files.push(File {
+            id,
+            gate: Some(gate),
+            obj,
+            size: Lin::new(GATE_SIZE),
+            path: program::Path { mount: Mount::Ext4, name: 0 },
+            facts: None,
+            touches: Vec::new(),
+            incoherent: Vec::new(),
+            tail_stored: false,
+            unjudged: false,
+            shared: false,
+            never_written: false,
+            behind_mappings: None,
+        });
+        index
+    }
+
+    /// Notes what a call through a gate can do before the gate is released: nothing to memory or to the device. Must come before its effects.
+    ///
+    /// What leaves memory is what the pages hold when the gate lets go. A page in the page cache may have been cut off from its file by
+    /// then, and keeps what it had; so there, any moment since the call counts.
+    pub(super) fn behind_gate(&mut self, call: u16) {
+        let Some(gate) = self.gate_used(call) else { return };
+        let Some(from) = self.held_until(gate, self.span(call).inv) else { return };
+        let writes = matches!(
+            self.call_of(call),
+            Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }
+        );
+        let steady = |slot: usize| {
+            self.map_in(call, slot).is_some_and(|m| {
+                let file = &self.files[m.file];
+                m.private.is_none() && file.is_dax() && !file.shared
+            })
+        };
+        let mapped =
+            self.call_of(call).buffers().filter(|(b, _)| matches!(b, Buf::Map(..))).count();
+        if !writes || (1..=mapped).all(steady) {
+            self.effect_from[call as usize] = from;
+        }
+    }
+
+    /// Notes which pages of mappings a transfer was given, and whether each surely is the file's own: what is written into was allocated first.
+    pub(super) fn given(&mut self, call: u16, first_slot: usize, iov: Iov, written: bool) {
+        let span = self.span(call);
+        let mut slot = first_slot;
+        let mut real = Vec::new();
+        for (buf, len) in iov {
+            let Buf::Map(_, offset) = buf else { continue };
+            if let Some(map) = self.map_in(call, slot) {
+                let mut page = page_down(*offset);
+                while page < offset + len {
+                    let own = map.private.is_none() && !self.files[map.file].shared;
+                    real.push(own && (written || self.real_page(map, page, span)));
+                    page += PAGE;
+                }
+            }
+            slot += 1;
+        }
+        if !real.is_empty() {
+            self.real.insert(call, real);
+        }
+    }
+
+    /// Bytes of a mapping leave by process_vm_readv or /proc/self/mem.
+    pub(super) fn read_memory(&mut self, call: u16, offset: u64, result: Option<CallResult>) {
+        if let (Some(map), Some(Ok(n))) = (self.map_in(call, 0), result) {
+            let (obj, start) = self.view(map, offset);
+            let read = ReadOf { obj, start, mapped: Some(map.file), skip: 0, len: n };
+            self.pending[call as usize].reads.push(read);
+        }
+    }
+
+    /// Signed bytes enter a mapping by process_vm_writev or /proc/self/mem.
+    pub(super) fn write_memory(
+        &mut self,
+        call: u16,
+        offset: u64,
+        len: u64,
+        pinned: bool,
+        result: Option<CallResult>,
+    ) {
+        let Some(map) = self.map_in(call, 0).cloned() else { return };
+        let (n, sure) = done(result, len);
+        let meant = map.offset + offset;
+        self.store(call, &map, offset, n, sure, pinned, |place| signed(call, delta(meant, place)));
+    }
+
+    /// The call that registered the buffer that a fixed transfer names, if the transfer's range surely lies in it.
+    pub fn registration(&self, call: u16) -> Option<u16> {
+        let ring = self.seen[call as usize].slots.last()?.0;
+        let by = *self.registered.get(&ring)?;
+        let Call::RegisterBuffers { offset: from, len: size, .. } = self.call_of(by) else {
+            return None;
+        };
+        let (Call::Pread { buf, len, .. } | Call::Pwrite { buf, len, .. }) = self.call_of(call)
+        else {
+            return None;
+        };
+        let Buf::Map(_, offset) = buf else { return None };
+        let same = self.seen[by as usize].slots.get(1) == self.seen[call as usize].slots.get(1);
+        let inside = *from <= *offset && offset + len <= from + size;
+        let over = self.order.before(self.span(by), self.span(call));
+        (same && inside && over).then_some(by)
+    }
+
+    /// Whether a call goes through a registered buffer.
+    pub fn is_fixed(&self, call: u16) -> bool {
+        self.line(call).via.is_some_and(|v| v.flags.has(SqeFlags::FIXED))
+    }
+
+    /// Whether the mapping of a fixed transfer surely still shows the pages that were registered: nothing replaced or dropped them since.
+    pub(super) fn still_registered(&self, call: u16) -> bool {
+        let Some(by) = self.registration(call) else { return false };
+        let since = self.span(by).inv;
+        let until = self.span(call).ret;
+        let filler = self.seen[call as usize].slots.get(1);
+        !(0..self.program.lines.len() as u16).any(|k| {
+            let span = self.span(k);
+            let moves = match self.call_of(k) {
+                Call::Fork { .. } => true,
+                Call::Madvise { advice: Advice::DontNeed | Advice::PageOut, .. }
+                | Call::Munmap { .. }
+                | Call::Mremap { .. } => self.seen[k as usize].slots.first() == filler,
+                Call::Mmap { .. } => Some(k) != filler.map(|f| f.0),
+                Call::Truncate { .. }
+                | Call::Ftruncate { .. }
+                | Call::Fallocate { .. }
+                | Call::Ficlone { .. }
+                | Call::Ficlonerange { .. }
+                | Call::CopyFileRange { .. }
+                | Call::Fideduperange { .. } => true,
+                Call::Open { flags, .. } => flags.has(OpenFlags::TRUNC),
+                _ => false,
+            };
+            moves && self.seen[k as usize].inv.is_some() && span.ret >= since && span.inv <= until
+        })
+    }
+
+    pub(super) fn register(
+        &mut self,
+        call: u16,
+        offset: u64,
+        len: u64,
+        result: Option<CallResult>,
+    ) {
+        if matches!(result, Some(Err(_))) {
+            return;
+        }
+        let Some(ring) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
+        self.given(call, 1, &[(Buf::Map(program::MapSlot(0), offset), len)], true);
+        if let Some(map) = self.map_in(call, 1).cloned()
+            && let Some(obj) = map.private
+        {
+            // The pin wants its own copy of each page.
+            let (first, last) = (page_down(offset), page_up(offset + len));
+            let viewed = self.files[map.file].obj;
+            if !self.objects[obj.0 as usize].is_opaque(first, last) {
+                let copy = Src::Copy { obj: viewed, delta: map.offset as i64, before: false };
+                self.assign(call, obj, (first, last), copy, false);
+            }
+        }
+        self.registered.insert(ring, call);
+    }
+
+    pub(super) fn unregister(&mut self, call: u16) {
+        if let (Some(ring), Some(Ok(_))) =
+            (self.seen[call as usize].slots.first(), self.seen[call as usize].result)
+        {
+            self.registered.remove(&ring.0);
+        }
+    }
+
+    pub(super) fn send_fd(&mut self, call: u16, result: Option<CallResult>) {
+        if let (Some(open), Some(Ok(_)) | None) = (self.open_in(call, 0), result) {
+            self.sent.push((call, open));
+        }
+    }
+
+    /// Which open file came out of the socket pair: the oldest, unless calls that raced leave a doubt that matters.
+    pub(super) fn recv_fd(&mut self, call: u16) {
+        if !matches!(self.seen[call as usize].result, Some(Ok(_))) {
+            return;
+        }
+        let span = self.span(call);
+        let Some((first, open)) = self.sent.first().copied() else {
+            self.malformed = true;
+            return;
+        };
+        let raced = |other: u16, with: u16| {
+            let (a, b) = (self.span(other), self.span(with));
+            other != with && !self.order.before(a, b) && !self.order.before(b, a)
+        };
+        let doubt = self.sent.iter().any(|(s, o)| *o != open && raced(*s, first))
+            || self.seen[first as usize].ret.is_none()
+            || (0..self.program.lines.len() as u16).any(|k| {
+                let other = matches!(self.call_of(k), Call::RecvFd { .. })
+                    && matches!(self.seen[k as usize].result, Some(Ok(_)) | None)
+                    && self.seen[k as usize].inv.is_some();
+                other && raced(k, call) && self.sent.iter().any(|(_, o)| *o != open)
+            });
+        self.overflow |= doubt;
+        debug_assert!(span.ret != NEVER, "it has returned");
+        self.sent.remove(0);
+        self.fds.insert(call, open);
+    }
+}

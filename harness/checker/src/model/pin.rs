@@ -1,0 +1,284 @@
+//! Who holds which pages of which file by which means, from when surely to when surely, and from when possibly to when possibly.
+
+use super::file::Map;
+use super::life::SLACK_NS;
+use super::order::{NEVER, Span};
+use super::{PAGE, World, page_down};
+use crate::policy::Term;
+use program::{Buf, Call};
+
+/// By what a page is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// A reference in that pipe (by its filler).
+    Pipe(u16),
+    /// An I/O in flight.
+    Transfer,
+    /// A copy by process_vm_readv and its kin, or through /proc/self/mem.
+    Copy,
+    /// A buffer registered with that ring (by its filler).
+    Registered(u16),
+}
+
+/// A page of a file, held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The call that took it.
+    pub call: u16,
+    /// By what.
+    pub means: Means,
+    /// For how long such holds are meant.
+    pub term: Term,
+    /// Of which file.
+    pub file: usize,
+    /// Offset of the page.
+    pub page: u64,
+    /// It may be held in this time, the ends included.
+    pub maybe: (u64, u64),
+    /// It surely is in this time, and surely is the file's own page.
+    pub sure: Option<(u64, u64)>,
+}
+
+impl Hold {
+    /// Whether it may be there at some moment of a span.
+    pub fn meets(&self, from: u64, to: u64) -> bool {
+        self.maybe.0 <= to && self.maybe.1 >= from
+    }
+
+    /// Whether it surely is there all through a span.
+    pub fn covers(&self, from: u64, to: u64) -> bool {
+        self.sure.is_some_and(|(a, b)| a <= from && b >= to)
+    }
+}
+
+impl World<'_> {
+    /// All holds of pages of files that the program made, as far as calls are on record by now.
+    pub fn holds(&self) -> Vec<Hold> {
+        let mut all = Vec::new();
+        self.pipe_holds(&mut all);
+        for call in 0..self.program.lines.len() as u16 {
+            if self.seen[call as usize].inv.is_some() {
+                self.call_holds(call, &mut all);
+            }
+        }
+        // A layout change that began before the hold was sure, and is not over, may have taken the page out of the file.
+        for hold in &mut all {
+            if let Some((from, _)) = hold.sure {
+                let began = self.span(hold.call).inv;
+                let touches = &self.files[hold.file].touches;
+                if touches.iter().any(|t| {
+                    t.drops && t.span.call != hold.call && t.span.inv <= from && t.span.ret >= began
+                }) {
+                    hold.sure = None;
+                }
+            }
+        }
+        all
+    }
+
+    fn pipe_holds(&self, all: &mut Vec<Hold>) {
+        for (key, pipe) in &self.pipes {
+            if pipe.refs.is_empty() {
+                continue;
+            }
+            let lives = self.lives(*key);
+            let until = lives.iter().map(|l| l.maybe.1).max().unwrap_or(NEVER);
+            let surely = lives.iter().filter_map(|l| l.sure).map(|s| s.1).max().unwrap_or(0);
+            for r in &pipe.refs {
+                let span = self.span(r.call);
+                let taken = pipe.taken.iter().find(|(_, upto)| *upto >= r.place.1);
+                let taken = taken.filter(|_| !pipe.confused).map(|(call, _)| self.span(*call));
+                let last = taken.map_or(NEVER, |t| t.ret).min(until);
+                let first = taken.map_or(NEVER, |t| t.inv.saturating_sub(1)).min(surely);
+                let sure = r.real && !pipe.confused && span.ret != NEVER && span.ret <= first;
+                all.push(Hold {
+                    call: r.call,
+                    means: Means::Pipe(*key),
+                    term: Term::Short,
+                    file: r.file,
+                    page: r.page,
+                    maybe: (span.inv, self.watch.later(last, SLACK_NS)),
+                    sure: sure.then_some((span.ret, first)),
+                });
+            }
+        }
+    }
+
+    fn call_holds(&self, call: u16, all: &mut Vec<Hold>) {
+        let span = self.span(call);
+        let over = self.watch.later(span.ret, SLACK_NS);
+        let one = |offset: &u64, len: &u64| vec![(Buf::Map(program::MapSlot(0), *offset), *len)];
+        let (first_slot, iov, means) = match self.call_of(call) {
+            Call::ProcessVmReadv { offset, len, .. }
+            | Call::ProcessVmWritev { offset, len, .. }
+            | Call::ProcMemPread { offset, len, .. }
+            | Call::ProcMemPwrite { offset, len, .. } => (0, one(offset, len), Means::Copy),
+            Call::RegisterBuffers { offset, len, .. } => {
+                let Some(ring) = self.seen[call as usize].slots.first() else { return };
+                (1, one(offset, len), Means::Registered(ring.0))
+            }
+            other => (1, other.buffers().collect(), Means::Transfer),
+        };
+        let (maybe, sure) = match means {
+            Means::Registered(ring) => match self.registered_for(call, ring) {
+                Some(times) => times,
+                None => ((span.inv, over), None),
+            },
+            _ => ((span.inv, over), self.surely_in_flight(call)),
+        };
+        let term = if matches!(means, Means::Registered(_)) { Term::Long } else { Term::Short };
+        let real = self.real.get(&call);
+        let (mut slot, mut index) = (first_slot, 0);
+        for (buf, len) in &iov {
+            let Buf::Map(_, offset) = buf else { continue };
+            if let Some(map) = self.map_in(call, slot) {
+                for page in pages(map, *offset, *len) {
+                    let own = real.and_then(|r| r.get(index)).copied().unwrap_or(false);
+                    index += 1;
+                    all.push(Hold {
+                        call,
+                        means,
+                        term,
+                        file: map.file,
+                        page,
+                        maybe,
+                        sure: sure.filter(|_| own),
+                    });
+                }
+            }
+            slot += 1;
+        }
+    }
+
+    /// When an I/O or a copy surely has its pages: it stands still and its gate is held. None if that is not known.
+    fn surely_in_flight(&self, call: u16) -> Option<(u64, u64)> {
+        let gate = self.gate_used(call)?;
+        let released = self.held_until(gate, self.span(call).inv)?;
+        let stand = self.watch.first_stand(call)?;
+        if let Some(via) = self.line(call).via {
+            // A request that is queued behind another of its ring has no pages yet.
+            let busy = (0..self.program.lines.len() as u16).any(|k| {
+                let other = self.span(k);
+                k != call
+                    && self.line(k).via.is_some_and(|v| v.ring == via.ring)
+                    && other.inv < stand.seq
+                    && other.ret > self.span(call).inv
+            });
+            if busy || self.is_fixed(call) {
+                return None;
+            }
+        }
+        (stand.seq < released).then(|| (stand.seq, released.saturating_sub(1)))
+    }
+
+    /// When a registered buffer was there; none if registering failed.
+    fn registered_for(&self, call: u16, ring: u16) -> Option<((u64, u64), Option<(u64, u64)>)> {
+        let span = self.span(call);
+        if matches!(self.seen[call as usize].result, Some(Err(_))) {
+            return None;
+        }
+        let lives = self.lives(ring);
+        let (mut first, mut last) = (
+            lives.iter().filter_map(|l| l.sure).map(|s| s.1).min().unwrap_or(0),
+            lives.iter().map(|l| l.maybe.1).max().unwrap_or(NEVER),
+        );
+        for k in 0..self.program.lines.len() as u16 {
+            let seen = &self.seen[k as usize];
+            let drops = matches!(self.call_of(k), Call::UnregisterBuffers { .. })
+                && seen.slots.first().is_some_and(|s| s.0 == ring)
+                && !matches!(seen.result, Some(Err(_)));
+            let Some(inv) = seen.inv.filter(|_| drops) else { continue };
+            if inv > span.ret {
+                first = first.min(inv.saturating_sub(1));
+                last = last.min(self.span(k).ret);
+            } else if self.span(k).ret > span.inv {
+                first = 0;
+            }
+        }
+        let sure = (span.ret != NEVER && span.ret <= first).then_some((span.ret, first));
+        Some(((span.inv, self.watch.later(last, SLACK_NS)), sure))
+    }
+
+    /// Whether a call other than `by` may have made a file share blocks by some time: then a held page may not be the file's any more.
+    pub fn shares_by(&self, file: usize, by: u16, time: u64) -> bool {
+        (0..self.program.lines.len() as u16).any(|k| {
+            let shares = matches!(
+                self.call_of(k),
+                Call::Ficlone { .. }
+                    | Call::Ficlonerange { .. }
+                    | Call::Fideduperange { .. }
+                    | Call::CopyFileRange { .. }
+            );
+            let mine = |n| self.open_in(k, n).is_some_and(|o| self.opens[o].file == file);
+            let Span { inv, .. } = self.span(k);
+            shares && k != by && inv <= time && (mine(0) || mine(1))
+        })
+    }
+}
+
+/// File offsets of the pages of a range of a mapping.
+fn pages(map: &Map, offset: u64, len: u64) -> impl Iterator<Item = u64> + use<> {
+    let (start, end) = (map.offset + offset, map.offset + offset.saturating_add(len));
+    let first = page_down(start) / PAGE;
+    (first..end.div_ceil(PAGE).max(first)).map(|n| n * PAGE)
+}
+
+/// A layout lease, where the policy has such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayoutLease {
+    /// The call that took it.
+    pub call: u16,
+    /// The open file that holds it.
+    pub open: usize,
+    /// It may be held in this time.
+    pub maybe: (u64, u64),
+    /// It surely is in this time.
+    pub sure: Option<(u64, u64)>,
+}
+
+impl World<'_> {
+    /// Layout leases on a file. A change of the layout that anybody tries may break one.
+    pub fn layout_leases(&self, file: usize) -> Vec<LayoutLease> {
+        use program::Lease;
+        let mut all = Vec::new();
+        for k in 0..self.program.lines.len() as u16 {
+            let takes = matches!(self.call_of(k), Call::Setlease { lease: Lease::Layout, .. });
+            let failed = matches!(self.seen[k as usize].result, Some(Err(_)));
+            let Some(open) = self.open_in(k, 0).filter(|_| takes && !failed) else { continue };
+            if self.opens[open].file != file || self.seen[k as usize].inv.is_none() {
+                continue;
+            }
+            let span = self.span(k);
+            let refs = self.references(open);
+            let mut last = refs.iter().map(|l| l.maybe.1).max().unwrap_or(NEVER);
+            let kept = refs.iter().filter_map(|l| l.sure).filter(|s| s.0 <= span.ret);
+            let mut first = kept.map(|s| s.1).max().unwrap_or(0);
+            for n in 0..self.program.lines.len() as u16 {
+                let other = self.span(n);
+                let (Some(inv), seen) = (self.seen[n as usize].inv, &self.seen[n as usize]) else {
+                    continue;
+                };
+                if n == k || other.ret < span.inv {
+                    continue;
+                }
+                let unlocks = matches!(self.call_of(n), Call::Setlease { lease, .. } if *lease != Lease::Layout)
+                    && self.open_in(n, 0) == Some(open)
+                    && !matches!(seen.result, Some(Err(_)));
+                if unlocks && inv > span.ret {
+                    last = last.min(other.ret);
+                }
+                let changes = self.changed.get(&n).map_or_else(|| self.changes(n), Clone::clone);
+                if unlocks || changes.iter().any(|c| c.file == file) {
+                    first = first.min(inv.saturating_sub(1));
+                }
+            }
+            // Whoever handles the signal may give it back.
+            let answered =
+                self.watch.notices.iter().find(|n| n.answer.is_some() && n.seq >= span.inv);
+            first = answered.map_or(first, |n| first.min(n.seq));
+            let sure = (span.ret != NEVER && span.ret <= first).then_some((span.ret, first));
+            all.push(LayoutLease { call: k, open, maybe: (span.inv, last), sure });
+        }
+        all
+    }
+}

@@ -1,0 +1,78 @@
+//! Pages that a change of layout took away from whoever held or mapped them, where the policy says that it does.
+
+use super::file::Map;
+use super::order::{NEVER, Span};
+use super::{PAGE, World};
+use crate::policy::{Meets, Term};
+
+impl World<'_> {
+    /// Offsets of a mapping's range from which on a page may be, and surely is, taken away during a span.
+    pub(super) fn taken_away(
+        &self,
+        filler: u16,
+        map: &Map,
+        (start, end): (u64, u64),
+        span: Span,
+    ) -> (Option<u64>, Option<u64>) {
+        let (mut may, mut must): (Option<u64>, Option<u64>) = (None, None);
+        if self.revokes().next().is_none() {
+            return (None, None);
+        }
+        let holds = self.holds();
+        for (by, changed) in self.revokes() {
+            let other = self.span(by);
+            // A mapping made afterwards shows what the file holds now.
+            let mapped = self.span(filler);
+            if changed.file != map.file || other.inv > span.ret || mapped.inv > other.ret {
+                continue;
+            }
+            let long = holds.iter().filter(|h| h.file == map.file && h.term == Term::Long);
+            for hold in long.filter(|h| h.meets(other.inv, other.ret)) {
+                let within = |r: (u64, u64)| r.0 <= hold.page && hold.page < r.1;
+                let from = hold.page.saturating_sub(map.offset).max(start);
+                let here = hold.page + PAGE > map.offset + start && hold.page < map.offset + end;
+                if !here {
+                    continue;
+                }
+                if within(changed.touched) {
+                    may = Some(may.map_or(from, |m| m.min(from)));
+                }
+                let sure = within(changed.taken)
+                    && changed.certain
+                    && hold.covers(other.inv, other.ret)
+                    && other.ret != NEVER
+                    && other.ret < span.inv
+                    && mapped.ret < other.inv
+                    && hold.page >= map.offset;
+                if sure {
+                    must = Some(must.map_or(from, |m| m.min(from)));
+                }
+            }
+        }
+        (may, must)
+    }
+
+    /// Changes that take pages away from their holders.
+    fn revokes(&self) -> impl Iterator<Item = (u16, super::change::Changed)> + '_ {
+        self.changed.iter().flat_map(move |(by, changes)| {
+            let failed = matches!(self.seen[*by as usize].result, Some(Err(_)));
+            let takes = changes.iter().filter(move |c| {
+                !failed && self.row(c, Term::Long).is_some_and(|r| r.meets == Meets::TakesAway)
+            });
+            takes.map(move |c| (*by, *c))
+        })
+    }
+
+    /// Whether the pages of a registered buffer that a transfer names may have been taken away.
+    pub fn may_be_taken(&self, call: u16) -> bool {
+        let Some(map) = self.map_in(call, 1) else { return false };
+        let span = self.span(call);
+        let racing = self.any_overlap(call, |k| {
+            self.changes(k).iter().any(|c| {
+                c.file == map.file
+                    && self.row(c, Term::Long).is_some_and(|r| r.meets == Meets::TakesAway)
+            })
+        });
+        racing || self.revokes().any(|(by, c)| c.file == map.file && self.span(by).inv <= span.ret)
+    }
+}

@@ -1,0 +1,187 @@
+//! Is every page that was pinned given back, and none pinned that must not be?
+//!
+//! Verifies: the kernel's counters of pinned pages say the same before the program and when nothing of it is left; a wish to pin for long is
+//! granted or refused as the policy's table says, and a fixed transfer goes only where a buffer is registered.
+//! Assumes: the agent gave the counters time to settle: pins of an I/O are dropped after it is over.
+//! Does not verify: references that are no pins (pipes), which no counter counts.
+
+use super::errnos::{Allowed, Holds, buffer_faults};
+use super::{Findings, who};
+use crate::model::World;
+use crate::policy::{Meets, Pin, Term};
+use crate::{AnomalyKind, Oracle};
+use program::{Buf, Call, Sharing};
+
+const ENXIO: i32 = 6;
+const ENOMEM: i32 = 12;
+const EFAULT: i32 = 14;
+const EBUSY: i32 = 16;
+const EOPNOTSUPP: i32 = 95;
+
+/// Looks at the counters, before and after.
+pub fn balance(world: &World, before: i64, after: i64, findings: &mut Findings) {
+    let left = after - before;
+    if left == 0 {
+        return;
+    }
+    let pinners: Vec<String> = (0..world.program.lines.len() as u16)
+        .filter(|k| world.seen[*k as usize].inv.is_some())
+        .filter(|k| pins(world, *k))
+        .map(|k| who(world, k))
+        .collect();
+    let calls = if pinners.is_empty() {
+        "no call of this program pins".to_owned()
+    } else {
+        format!("calls that pin: {}", pinners.join(", "))
+    };
+    let what = if left > 0 {
+        format!("{left} pages are still pinned when nothing of the program is left")
+    } else {
+        format!("{} pins were given back that were never taken", -left)
+    };
+    findings.push(crate::Anomaly {
+        kind: AnomalyKind::UnbalancedPins,
+        oracle: Oracle::Pins,
+        call: None,
+        path: None,
+        mount: None,
+        sentence: format!("{what}; {calls}."),
+    });
+}
+
+/// Whether a call takes pins (FOLL_PIN).
+fn pins(world: &World, call: u16) -> bool {
+    match world.call_of(call) {
+        Call::ProcessVmReadv { .. }
+        | Call::ProcessVmWritev { .. }
+        | Call::RegisterBuffers { .. } => true,
+        other => {
+            other.buffers().next().is_some()
+                && world.open_in(call, 0).is_some_and(|o| super::counts::is_direct(world, o))
+        }
+    }
+}
+
+/// What register_buffers may answer.
+pub(super) fn register(world: &World, call: u16, offset: u64, len: u64, allowed: &mut Allowed) {
+    let span = world.span(call);
+    // An earlier buffer, or one that a racing call registers.
+    let ring = world.seen[call as usize].slots.first();
+    let other = (0..world.program.lines.len() as u16).any(|k| {
+        k != call
+            && matches!(world.call_of(k), Call::RegisterBuffers { .. })
+            && world.seen[k as usize].slots.first() == ring
+            && world.seen[k as usize].inv.is_some_and(|inv| inv <= span.ret)
+            && !matches!(world.seen[k as usize].result, Some(Err(_)))
+    });
+    allowed.maybe(other, EBUSY);
+    allowed.maybe(true, ENOMEM);
+    allowed.must(len == 0, EFAULT);
+    let Some(map) = world.map_in(call, 1) else {
+        allowed.maybe(true, EFAULT);
+        return;
+    };
+    let iov = [(Buf::Map(program::MapSlot(0), offset), len)];
+    let (may, gup) = buffer_faults(world, call, &iov, true);
+    allowed.maybe(may || gup, EFAULT);
+    let file = &world.files[map.file];
+    let dax = file.is_dax();
+    let steady = !super::errnos::unmapped_meanwhile(world, call, 1);
+    match world.policy.tables.pin(dax, map.sharing) {
+        Pin::Granted => {}
+        Pin::Refused(errno) => allowed.on(Holds::of(true, steady), errno),
+        Pin::RefusedUnlessCopied(errno) => {
+            // Pages that are copies already are pinned without a look at the mapping (mm/gup.c:gup_fast_pte_range); where only some are, the
+            // rest is missing.
+            let end = offset.saturating_add(len);
+            let untouched = map.private.is_some_and(|obj| {
+                let (first, last) = (crate::model::page_down(offset), crate::model::page_up(end));
+                world.untouched(obj, first, last, call)
+            });
+            allowed.on(Holds::of(true, untouched && steady), errno);
+            allowed.maybe(true, EFAULT);
+        }
+        Pin::NeedsLease(errno) => {
+            let leases = world.layout_leases(map.file);
+            let may = leases.iter().any(|l| l.maybe.0 <= span.ret && l.maybe.1 >= span.inv);
+            let sure =
+                leases.iter().any(|l| l.sure.is_some_and(|s| s.0 <= span.inv && s.1 >= span.ret));
+            allowed.on(Holds::of(!sure, !may && steady), errno);
+        }
+    }
+    // 6.1 finds out that a mapping is of a file only after it has pinned it.
+    let late = map.sharing == Sharing::Shared || map.private.is_some();
+    allowed.maybe(
+        late && world.policy.tables.pin(false, Sharing::Private) == Pin::Refused(EOPNOTSUPP),
+        EOPNOTSUPP,
+    );
+}
+
+/// What unregister_buffers may answer.
+pub(super) fn unregister(world: &World, call: u16, allowed: &mut Allowed) {
+    let span = world.span(call);
+    let ring = world.seen[call as usize].slots.first();
+    let others = |register: bool| {
+        (0..world.program.lines.len() as u16).filter(move |k| {
+            let kind = match world.call_of(*k) {
+                Call::RegisterBuffers { .. } => register,
+                Call::UnregisterBuffers { .. } => !register,
+                _ => return false,
+            };
+            *k != call
+                && kind
+                && world.seen[*k as usize].slots.first() == ring
+                && world.seen[*k as usize].inv.is_some_and(|inv| inv <= span.ret)
+                && !matches!(world.seen[*k as usize].result, Some(Err(_)))
+        })
+    };
+    let registered = others(true).count();
+    let surely = others(true).any(|k| world.order.before(world.span(k), span))
+        && others(false).all(|k| {
+            let gone = world.span(k);
+            others(true).any(|r| world.order.before(gone, world.span(r)))
+        });
+    allowed.on(Holds::of(!surely, registered == 0), ENXIO);
+}
+
+/// What a fixed transfer may answer beside what any other may.
+pub(super) fn fixed(world: &World, call: u16, allowed: &mut Allowed) {
+    if !world.is_fixed(call) {
+        return;
+    }
+    let ring = world.seen[call as usize].slots.last().map(|s| s.0);
+    let ever = (0..world.program.lines.len() as u16).any(|k| {
+        matches!(world.call_of(k), Call::RegisterBuffers { .. })
+            && world.seen[k as usize].slots.first().map(|s| s.0) == ring
+            && world.seen[k as usize].inv.is_some()
+            && !matches!(world.seen[k as usize].result, Some(Err(_)))
+    });
+    let sure = world.registration(call).is_some_and(|by| world.seen[by as usize].result.is_some());
+    // Where pages are taken away from their holders, their I/O ends.
+    let taken = world.may_be_taken(call);
+    allowed.on(Holds::of(!sure || taken, !ever), EFAULT);
+}
+
+/// What a change of layout may answer when it meets pages that are held.
+pub(super) fn refused(world: &World, call: u16, allowed: &mut Allowed) {
+    let changes = match world.changed.get(&call) {
+        Some(changes) if !changes.is_empty() => changes,
+        _ => return,
+    };
+    let span = world.span(call);
+    let holds = world.holds();
+    for changed in changes {
+        let Some(row) = world.row(changed, Term::Long) else { continue };
+        let Meets::Refused(errno) = row.meets else { continue };
+        let long = || holds.iter().filter(|h| h.file == changed.file && h.term == Term::Long);
+        let within = |range: (u64, u64), page: u64| range.0 <= page && page < range.1;
+        let may = long().any(|h| h.meets(span.inv, span.ret) && within(changed.touched, h.page));
+        // Pages past the end of file are not there to be taken.
+        let (min, _) = world.sizes(changed.file, span, Some(call));
+        let must = changed.certain
+            && long().any(|h| {
+                h.covers(span.inv, span.ret) && within(changed.taken, h.page) && h.page < min
+            });
+        allowed.on(Holds::of(may, must), errno);
+    }
+}

@@ -1,0 +1,686 @@
+//! Held pages, gates, leases and signals: each rule with its neighbouring wrong.
+
+mod common;
+
+use checker::{AnomalyKind as Kind, Oracle};
+use common::*;
+use history::{Errno, Event, Payload, Run, stamp};
+use program::{Lane, Lease};
+
+const T0: Lane = Lane::Thread(0);
+const T1: Lane = Lane::Thread(1);
+const EXT4_WAIT: &str = "ext4_break_layouts";
+const XFS_WAIT: &str = "xfs_break_dax_layouts";
+
+/// A page of file 1 ("a") goes into the pipe of line 2, by vmsplice#4.
+fn spliced(home: &str, rest: &str) -> Script {
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: p0 = pipe()
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: vmsplice(m0+12K, p0, 4K)
+{rest}"
+    );
+    Script::new(home, &text).open(0, 1).ok(1, &[0], 16384).ok(2, &[], 0).ok(3, &[0], 0).ok(
+        4,
+        &[3, 2],
+        4096,
+    )
+}
+
+#[test]
+fn a_truncate_waits_for_the_page_in_a_pipe() {
+    let text = "t1: ftruncate(f0, 0) &
+t0: read(p0, anon, 4K)";
+    let waits = |home, wchan| {
+        spliced(home, text)
+            .inv(5, &[0])
+            .stands(5, 'S', wchan)
+            .call(6, &[2], 4096, read(vec![signed(1, 12288, 4096)]))
+            .ret(5, Ok(0), Payload::None)
+            .end(&[])
+    };
+    waits("ext4-dax", EXT4_WAIT).explained();
+    waits("xfs-dax", XFS_WAIT).explained();
+    assert_eq!(
+        waits("xfs-dax", XFS_WAIT).waits(),
+        ["ftruncate#5 waits for page 3 of xfs-dax:a, held by the pipe of vmsplice#4"]
+    );
+    let early = |home| {
+        spliced(home, text)
+            .ok(5, &[0], 0)
+            .call(6, &[2], 4096, read(vec![signed(1, 12288, 4096)]))
+            .end(&[])
+    };
+    early("xfs").explained();
+    early("ext4-dax").anomalous(Kind::MissingWait, Oracle::Liveness);
+    let wrong = early("xfs-dax").anomalous(Kind::MissingWait, Oracle::Liveness);
+    assert!(wrong.sentence.contains("page 3 of xfs-dax:a"), "{wrong}");
+}
+
+#[test]
+fn which_changes_wait_is_in_the_table() {
+    let early = |home, change: &str| {
+        let text = format!("t1: {change}\nt0: read(p0, anon, 4K)");
+        spliced(home, &text).ok(5, &[0], 0).call(6, &[2], 4096, read(vec![signed(1, 12288, 4096)]))
+    };
+    let punch = "fallocate(f0, PUNCH_HOLE, 0, 4K)";
+    early("ext4-dax", punch).anomalous(Kind::MissingWait, Oracle::Liveness);
+    early("xfs-dax", punch).anomalous(Kind::MissingWait, Oracle::Liveness);
+    early("ext4", punch).explained();
+    let plain = "fallocate(f0, 0, 0, 4K)";
+    early("ext4-dax", plain).explained();
+    early("xfs-dax", plain).anomalous(Kind::MissingWait, Oracle::Liveness);
+    // 6.1 punches past the end of file, and zeroes less than a block, without a look.
+    let past = "fallocate(f0, PUNCH_HOLE, 16K, 4K)";
+    early("ext4-dax", past).anomalous(Kind::MissingWait, Oracle::Liveness);
+    early("ext4-dax", past).by("mainline-6.1").explained();
+    let part = "fallocate(f0, ZERO_RANGE, 16K, 100)";
+    assert!(matches!(
+        early("ext4-dax", part).by("mainline-6.1").verdict("6.12.117"),
+        checker::Verdict::Explained
+    ));
+}
+
+#[test]
+fn the_zero_page_of_a_hole_holds_nothing() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: ftruncate(f0, 16K)
+t0: p0 = pipe()
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: vmsplice(m0+0, p0, 4K)
+t0: ftruncate(f0, 0)";
+    Script::new("xfs-dax", text)
+        .open(0, 1)
+        .ok(1, &[0], 0)
+        .ok(2, &[], 0)
+        .ok(3, &[0], 0)
+        .ok(4, &[3, 2], 4096)
+        .ok(5, &[0], 0)
+        .explained();
+}
+
+#[test]
+fn a_wait_for_pages_needs_a_page_of_that_file() {
+    let text = "t0: f1 = open(\"b\", RDWR|CREAT)
+t1: ftruncate(f1, 0) &
+t0: read(p0, anon, 4K)";
+    let script = || {
+        spliced("ext4-dax", text)
+            .open(5, 2)
+            .inv(6, &[5])
+            .stands(6, 'S', EXT4_WAIT)
+            .call(7, &[2], 4096, read(vec![signed(1, 12288, 4096)]))
+            .ret(6, Ok(0), Payload::None)
+            .end(&[])
+    };
+    let wrong = script().anomalous(Kind::UnexplainedWait, Oracle::Liveness);
+    assert!(wrong.sentence.contains("of another file"), "{wrong}");
+}
+
+#[test]
+fn a_wait_ends_soon_after_the_last_reference() {
+    let text = "t1: ftruncate(f0, 0) &
+t0: close(p0)
+t0: statx(f0)";
+    let script = |ms| {
+        spliced("ext4-dax", text)
+            .inv(5, &[0])
+            .stands(5, 'S', EXT4_WAIT)
+            .ok(6, &[2], 0)
+            .pause(ms)
+            .inv(7, &[0])
+            .ret(7, Ok(0), Payload::File(facts(program::Mount::Ext4Dax, 1, 16384)))
+            .stands(5, 'S', EXT4_WAIT)
+            .gates()
+            .ret(5, Err(Errno(4)), Payload::None)
+            .end(&[5])
+    };
+    script(10).explained();
+    let verdict = script(5000).verdict("6.12.117");
+    let checker::Verdict::Anomalous(list) = verdict else { panic!("{verdict:?}") };
+    assert!(list.iter().any(|a| a.kind == Kind::Hang), "{list:?}");
+}
+
+#[test]
+fn a_wait_for_pages_can_be_ended_by_a_signal() {
+    let text = "t1: ftruncate(f0, 0) &\nt0: interrupt(t1)\nt0: close(p0)";
+    let script = |state, interrupt: bool| {
+        let script = spliced("xfs-dax", text).inv(5, &[0]).stands(5, state, XFS_WAIT);
+        let script = if interrupt { script.ok(6, &[], 0) } else { script };
+        script.ret(5, Err(Errno(4)), Payload::None).ok(7, &[2], 0)
+    };
+    script('S', true).explained();
+    script('S', false).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    script('D', true).anomalous(Kind::UnkillableWait, Oracle::Liveness);
+}
+
+#[test]
+fn who_stands_behind_the_waiter_says_so() {
+    let text = "t1: ftruncate(f0, 0) &
+t2: pread(f0, 0, anon, 4K) &
+t0: close(p0)";
+    let script = || {
+        spliced("xfs-dax", text)
+            .inv(5, &[0])
+            .inv(6, &[0])
+            .stands(5, 'S', XFS_WAIT)
+            .stands(6, 'D', "xfs_ilock")
+            .ok(7, &[2], 0)
+            .ret(5, Ok(0), Payload::None)
+            .ret(6, Ok(0), read(vec![]))
+            .end(&[])
+    };
+    script().explained();
+    assert_eq!(
+        script().waits()[1],
+        "pread#6 stands behind ftruncate#5, which has the lock of xfs-dax:a"
+    );
+}
+
+#[test]
+fn a_reader_of_a_pipe_sees_the_page_as_it_is_then_and_never_another_file() {
+    let text = "t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f1, 0, anon, 16K)
+t0: store(m0+12K, 4K)
+t0: read(p0, anon, 4K)";
+    let script = |home, runs| {
+        spliced(home, text)
+            .open(5, 2)
+            .ok(6, &[5], 16384)
+            .call(7, &[3], 4096, Payload::Store { fault: None })
+            .call(8, &[2], 4096, read(runs))
+    };
+    for home in ["ext4", "xfs-dax"] {
+        script(home, vec![signed(1, 12288, 4096)]).explained();
+        script(home, vec![signed(7, 12288, 4096)]).explained();
+        script(home, vec![signed(6, 12288, 4096)]).anomalous(Kind::ForeignByte, Oracle::Leak);
+    }
+}
+
+#[test]
+fn tee_keeps_the_page_when_the_first_pipe_is_read() {
+    let text = "t0: p1 = pipe()
+t0: tee(p0, p1, 4K)
+t0: read(p0, anon, 4K)
+t1: ftruncate(f0, 0)
+t0: read(p1, anon, 4K)";
+    let data = || read(vec![signed(1, 12288, 4096)]);
+    let begin =
+        || spliced("ext4-dax", text).ok(5, &[], 0).ok(6, &[2, 5], 4096).call(7, &[2], 4096, data());
+    begin()
+        .ok(8, &[0], 0)
+        .call(9, &[5], 4096, data())
+        .anomalous(Kind::MissingWait, Oracle::Liveness);
+    let waits = begin().inv(8, &[0]).stands(8, 'S', EXT4_WAIT);
+    let waits = waits.call(9, &[5], 4096, data()).ret(8, Ok(0), Payload::None);
+    waits.explained();
+}
+
+/// What lies on the device of g0 from `offset` on.
+fn device(offset: u64, len: u64) -> Run {
+    Run::Signed { run: RUN, call: stamp::call_gate(0), offset, len }
+}
+
+/// A read of g0 into page 1 of file 1 stands still.
+fn held_read(home: &str, rest: &str) -> Script {
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+t1: pread(f1, 8K, m0+4K, 4K) &
+{rest}"
+    );
+    Script::new(home, &text)
+        .open(0, 1)
+        .ok(1, &[0], 16384)
+        .ok(2, &[0], 0)
+        .ok(3, &[], 4)
+        .ok(4, &[], 0)
+        .inv(5, &[3, 2])
+        .stands(5, 'D', "submit_bio_wait")
+}
+
+#[test]
+fn a_held_read_lands_when_its_gate_lets_go() {
+    let text = "t0: pread(f0, 4K, anon, 4K)\nt0: release(g0)\nt0: pread(f0, 4K, anon, 4K)";
+    let script = |before, after| {
+        held_read("xfs-dax", text)
+            .call(6, &[0], 4096, read(vec![before]))
+            .inv(7, &[])
+            .ret(5, Ok(4096), Payload::None)
+            .ret(7, Ok(0), Payload::None)
+            .call(8, &[0], 4096, read(vec![after]))
+    };
+    script(signed(1, 4096, 4096), device(8192, 4096)).explained();
+    script(device(8192, 4096), device(8192, 4096)).anomalous(Kind::ForeignByte, Oracle::Leak);
+    script(signed(1, 4096, 4096), signed(1, 4096, 4096)).anomalous(Kind::StaleByte, Oracle::Bytes);
+    assert_eq!(
+        script(signed(1, 4096, 4096), device(8192, 4096)).waits(),
+        ["pread#5 waits for g0, which is held"]
+    );
+}
+
+#[test]
+fn a_pin_of_a_held_read_holds_its_page() {
+    let text = "t2: fallocate(f0, PUNCH_HOLE, 12K, 4K) &\nt0: release(g0)";
+    let ends = |script: Script| {
+        script.inv(7, &[]).ret(5, Ok(4096), Payload::None).ret(7, Ok(0), Payload::None)
+    };
+    let waits = |home, wchan| {
+        let script = held_read(home, text).inv(6, &[0]).stands(6, 'S', wchan);
+        ends(script).ret(6, Ok(0), Payload::None).end(&[])
+    };
+    waits("xfs-dax", XFS_WAIT).explained();
+    assert_eq!(
+        waits("xfs-dax", XFS_WAIT).waits()[1],
+        "fallocate#6 waits for page 1 of xfs-dax:a, held by pread#5, whose I/O is with g0"
+    );
+    ends(held_read("ext4-dax", text).ok(6, &[0], 0)).anomalous(Kind::MissingWait, Oracle::Liveness);
+    ends(held_read("ext4", text).ok(6, &[0], 0)).explained();
+}
+
+#[test]
+fn what_a_device_gets_is_what_the_held_page_holds() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: f2 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f2, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+t1: pwrite(f1, 0, m0+0, 4K) &
+t0: store(m0+0, 4K)
+t0: release(g0)
+t0: pread(f1, 0, anon, 4K)";
+    let script = |seen| {
+        Script::new("ext4-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .open(2, 2)
+            .ok(3, &[2], 4096)
+            .ok(4, &[0], 0)
+            .ok(5, &[], 5)
+            .ok(6, &[], 0)
+            .inv(7, &[5, 4])
+            .stands(7, 'D', "submit_bio_wait")
+            .call(8, &[4], 4096, Payload::Store { fault: None })
+            .inv(9, &[])
+            .ret(7, Ok(4096), Payload::None)
+            .ret(9, Ok(0), Payload::None)
+            .call(10, &[5], 4096, read(vec![seen]))
+    };
+    script(signed(8, 0, 4096)).explained();
+    // Stored before the gate let go: the older bytes are too old, another file's are nobody's business.
+    script(signed(1, 0, 4096)).anomalous(Kind::ForeignByte, Oracle::Leak);
+    script(signed(3, 0, 4096)).anomalous(Kind::ForeignByte, Oracle::Leak);
+}
+
+#[test]
+fn a_gate_fails_what_it_was_told_to_fail() {
+    let script = |result| {
+        held_read("xfs", "t0: release(g0, EIO)").inv(6, &[]).ret(5, result, Payload::None).ret(
+            6,
+            Ok(0),
+            Payload::None,
+        )
+    };
+    script(Err(Errno(5))).explained();
+    script(Ok(4096)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    script(Err(Errno(14))).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+#[test]
+fn memory_moves_by_process_vm_and_through_proc() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, R, SHARED)
+t0: process_vm_readv(m0+0, g2, 4K)
+t0: proc_mem_pread(m0+4K, 4K)
+t0: proc_mem_pwrite(m0+0, 4K)
+t0: m1 = mmap(f0, 0, 8K, RW, SHARED)
+t0: process_vm_writev(m1+4K, g2, 4K)
+t0: pread(f0, 0, anon, 8K)";
+    let script = |first, write: Result<u64, Errno>, last| {
+        Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 8192)
+            .ok(2, &[0], 0)
+            .call(3, &[2], 4096, read(vec![first]))
+            .call(4, &[2], 4096, read(vec![signed(1, 4096, 4096)]))
+            .inv(5, &[2])
+            .ret(5, write, Payload::None)
+            .ok(6, &[0], 0)
+            .ok(7, &[6], 4096)
+            .call(8, &[0], 8192, read(vec![signed(1, 0, 4096), last]))
+    };
+    let refused = Err(Errno(5));
+    script(signed(1, 0, 4096), refused, signed(7, 4096, 4096)).explained();
+    script(zeros(4096), refused, signed(7, 4096, 4096)).anomalous(Kind::LostByte, Oracle::Bytes);
+    script(signed(1, 0, 4096), Ok(4096), signed(7, 4096, 4096))
+        .anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    script(signed(1, 0, 4096), refused, signed(1, 4096, 4096))
+        .anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn pins_are_given_back() {
+    let script = |after| {
+        held_read("xfs", "t0: release(g0)")
+            .inv(6, &[])
+            .ret(5, Ok(4096), Payload::None)
+            .ret(6, Ok(0), Payload::None)
+            .event(Event::Pins { before: 3, after })
+            .end(&[])
+    };
+    script(3).explained();
+    let wrong = script(4).anomalous(Kind::UnbalancedPins, Oracle::Pins);
+    assert!(wrong.sentence.contains("pread#5"), "{wrong}");
+    script(2).anomalous(Kind::UnbalancedPins, Oracle::Pins);
+}
+
+fn registers(home: &str, sharing: &str) -> Script {
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, {sharing})
+t0: r0 = io_uring_setup(8)
+t0: register_buffers(r0, m0+0, 8K)"
+    );
+    Script::new(home, &text).open(0, 1).ok(1, &[0], 8192).ok(2, &[0], 0).ok(3, &[], 0)
+}
+
+#[test]
+fn long_pins_are_refused_by_the_table() {
+    let (mine, wrong) = (Kind::UnexplainedErrno, Oracle::Errnos);
+    registers("xfs-dax", "SHARED").fails(4, &[3, 2], 95).explained();
+    registers("xfs-dax", "SHARED").ok(4, &[3, 2], 0).anomalous(mine, wrong);
+    registers("xfs-dax", "SHARED").fails(4, &[3, 2], 1).anomalous(mine, wrong);
+    registers("ext4", "SHARED").fails(4, &[3, 2], 14).explained();
+    registers("ext4", "SHARED").ok(4, &[3, 2], 0).anomalous(mine, wrong);
+    registers("ext4", "PRIVATE").ok(4, &[3, 2], 0).explained();
+    registers("ext4", "PRIVATE").fails(4, &[3, 2], 95).anomalous(mine, wrong);
+    registers("ext4", "PRIVATE").fails(4, &[3, 2], 95).by("mainline-6.1").explained();
+    registers("ext4-dax", "PRIVATE").fails(4, &[3, 2], 95).explained();
+    registers("ext4-dax", "PRIVATE").ok(4, &[3, 2], 0).anomalous(mine, wrong);
+    let leased = |script: Script| script.by("layout-lease");
+    leased(registers("xfs-dax", "SHARED").fails(4, &[3, 2], 1)).explained();
+    leased(registers("xfs-dax", "SHARED").ok(4, &[3, 2], 0)).anomalous(mine, wrong);
+    registers("xfs-dax", "SHARED").ok(4, &[3, 2], 0).by("revoke").explained();
+}
+
+#[test]
+fn a_pinned_page_under_a_layout_lease_is_not_truncated() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: r0 = io_uring_setup(8)
+t0: setlease(f0, LAYOUT)
+t0: register_buffers(r0, m0+0, 8K)
+t1: fallocate(f0, PUNCH_HOLE, 8K, 4K)
+t1: ftruncate(f0, 0)";
+    let script = |policy, punch: Result<u64, Errno>, truncate: Result<u64, Errno>| {
+        Script::new("xfs-dax", text)
+            .by(policy)
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 0)
+            .ok(4, &[0], 0)
+            .ok(5, &[3, 2], 0)
+            .inv(6, &[0])
+            .ret(6, punch, Payload::None)
+            .inv(7, &[0])
+            .ret(7, truncate, Payload::None)
+    };
+    let busy = Err(Errno(26));
+    for policy in ["layout-lease", "layout-lease-strict"] {
+        script(policy, Ok(0), busy).explained();
+        script(policy, busy, busy).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+        script(policy, Ok(0), Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    }
+    script("mainline", Ok(0), busy).anomalous(Kind::UnexplainedErrno, Oracle::Leases);
+}
+
+#[test]
+fn a_strict_layout_lease_is_not_given_back_before_its_pins() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: r0 = io_uring_setup(8)
+t0: setlease(f0, LAYOUT)
+t0: register_buffers(r0, m0+0, 8K)
+t1: setlease(f0, UNLCK) &
+t0: unregister_buffers(r0)";
+    let begin = |policy| {
+        Script::new("xfs-dax", text)
+            .by(policy)
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 0)
+            .ok(4, &[0], 0)
+            .ok(5, &[3, 2], 0)
+            .inv(6, &[0])
+    };
+    let early = |policy| begin(policy).ret(6, Ok(0), Payload::None).ok(7, &[3], 0);
+    early("layout-lease").explained();
+    early("layout-lease-strict").anomalous(Kind::MissingWait, Oracle::Liveness);
+    let waits = begin("layout-lease-strict").stands(6, 'S', "layout_lease_wait");
+    let waits = waits.ok(7, &[3], 0).ret(6, Ok(0), Payload::None);
+    waits.end(&[]).explained();
+}
+
+#[test]
+fn a_page_that_was_taken_away_is_gone_for_its_mapping() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: r0 = io_uring_setup(8)
+t0: register_buffers(r0, m0+0, 8K)
+t1: fallocate(f0, PUNCH_HOLE, 0, 4K)
+t0: load(m0+0, 8)
+t0: load(m0+8K, 8)";
+    let script = |n, first, second: Payload| {
+        Script::new("xfs-dax", text)
+            .by("revoke")
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 0)
+            .ok(4, &[3, 2], 0)
+            .ok(5, &[0], 0)
+            .call(6, &[2], n, first)
+            .call(7, &[2], 8, second)
+    };
+    let there = || read(vec![signed(1, 8192, 8)]);
+    script(0, fault(vec![], 7, 2, 0), there()).explained();
+    script(8, read(vec![zeros(8)]), there()).anomalous(Kind::MissingSignal, Oracle::Signals);
+}
+
+#[test]
+fn open_files_travel_in_order() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8)
+t0: pwrite(f1, 0, anon, 8)
+t0: send_fd(f0)
+t0: send_fd(f1)
+t0: f2 = recv_fd()
+t0: pread(f2, 0, anon, 8)
+t0: f3 = recv_fd()
+t0: f4 = recv_fd()";
+    let script = |seen, last: i32| {
+        Script::new("xfs", text)
+            .open(0, 1)
+            .open(1, 2)
+            .ok(2, &[0], 8)
+            .ok(3, &[1], 8)
+            .ok(4, &[0], 0)
+            .ok(5, &[1], 0)
+            .ok(6, &[], 5)
+            .call(7, &[6], 8, read(vec![signed(seen, 0, 8)]))
+            .inv(8, &[])
+            .ret(8, if last == 8 { Err(Errno(11)) } else { Ok(6) }, Payload::None)
+            .fails(9, &[], 11)
+    };
+    script(2, 9).explained();
+    script(3, 9).anomalous(Kind::ForeignByte, Oracle::Leak);
+    script(2, 8).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+/// Thread t0 has a write lease on file 1, with descriptor 3; t1 breaks it.
+fn leased(settings: &str, breaker: &str) -> Script {
+    let lines = if settings.is_empty() { String::new() } else { format!("{settings}\n") };
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+{lines}t0: setlease(f0, WRLCK)
+{breaker}"
+    );
+    let set = 1 + settings.lines().count() as u16;
+    let mut script = Script::new("ext4", &text).open(0, 1);
+    for call in 1..=set {
+        script = script.ok(call, &[0], 0);
+    }
+    script
+}
+
+#[test]
+fn a_lease_is_not_granted_beside_a_writer() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"a\", RDONLY)
+t0: setlease(f1, RDLCK)
+t0: close(f0)
+t0: setlease(f1, RDLCK)";
+    let script = |first: Result<u64, Errno>, second: Result<u64, Errno>| {
+        Script::new("xfs", text)
+            .open(0, 1)
+            .open(1, 1)
+            .inv(2, &[1])
+            .ret(2, first, Payload::None)
+            .ok(3, &[0], 0)
+            .inv(4, &[1])
+            .ret(4, second, Payload::None)
+    };
+    let again = Err(Errno(11));
+    script(again, Ok(0)).explained();
+    script(Ok(0), Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Leases);
+    script(again, again).anomalous(Kind::UnexplainedErrno, Oracle::Leases);
+    script(Err(Errno(22)), Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Leases);
+}
+
+#[test]
+fn a_breaker_waits_until_the_lease_is_gone() {
+    let breaker = "t1: f1 = open(\"a\", RDWR) &\nt0: setlease(f0, UNLCK)";
+    let open = || Payload::File(facts(program::Mount::Ext4, 1, 0));
+    let waits = || {
+        leased("", breaker)
+            .inv(2, &[])
+            .stands(2, 'S', "__break_lease")
+            .signal(T0, 29, 0)
+            .ok(3, &[0], 0)
+            .ret(2, Ok(4), open())
+            .end(&[])
+    };
+    waits().explained();
+    assert_eq!(waits().waits(), ["open#2 waits for the lease of setlease#1 on ext4:a"]);
+    leased("", breaker)
+        .call(2, &[], 4, open())
+        .signal(T0, 29, 0)
+        .ok(3, &[0], 0)
+        .end(&[])
+        .anomalous(Kind::MissingWait, Oracle::Leases);
+    // It goes by itself after 45 s, and not before.
+    let expires = |ms| {
+        leased("", breaker)
+            .inv(2, &[])
+            .stands(2, 'S', "__break_lease")
+            .signal(T0, 29, 0)
+            .pause(ms)
+            .ret(2, Ok(4), open())
+            .fails(3, &[0], 11)
+            .end(&[])
+    };
+    expires(45_100).explained();
+    expires(20_000).anomalous(Kind::MissingWait, Oracle::Leases);
+}
+
+#[test]
+fn a_lease_on_another_file_is_nobody_s_reason() {
+    let breaker = "t1: f1 = open(\"b\", RDWR|CREAT) &";
+    let open = || Payload::File(facts(program::Mount::Ext4, 2, 0));
+    leased("", breaker)
+        .inv(2, &[])
+        .stands(2, 'S', "__break_lease")
+        .ret(2, Ok(4), open())
+        .end(&[])
+        .anomalous(Kind::UnexplainedWait, Oracle::Liveness);
+}
+
+#[test]
+fn a_non_blocking_breaker_is_told_to_try_again() {
+    let breaker = "t1: f1 = open(\"a\", RDWR|NONBLOCK)\nt0: getlease(f0)";
+    let script =
+        |lease| leased("", breaker).fails(2, &[], 11).signal(T0, 29, 0).ok(3, &[0], lease).end(&[]);
+    script(2).explained();
+    script(1).anomalous(Kind::WrongResult, Oracle::Leases);
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)\nt1: f1 = open(\"a\", RDWR|NONBLOCK)";
+    Script::new("ext4", text)
+        .open(0, 1)
+        .fails(1, &[], 11)
+        .anomalous(Kind::UnexplainedErrno, Oracle::Leases);
+}
+
+const SETTINGS: &str = "t0: setsig(f0, RT1)\nt0: setown_ex(f0, TID, t0)";
+
+fn broken(settings: &str) -> Script {
+    let breaker = "t1: f1 = open(\"a\", RDWR|NONBLOCK)";
+    let call = 2 + settings.lines().count() as u16;
+    leased(settings, breaker).fails(call, &[], 11)
+}
+
+#[test]
+fn the_holder_of_a_broken_lease_is_told_once_and_in_person() {
+    broken(SETTINGS).signal(T0, 35, 3).end(&[]).explained();
+    broken(SETTINGS).end(&[]).anomalous(Kind::MissingSignal, Oracle::Notices);
+    let twice = broken(SETTINGS).signal(T0, 35, 3).signal(T0, 35, 3).end(&[]);
+    let twice = twice.anomalous(Kind::UnexplainedSignal, Oracle::Notices);
+    assert!(twice.sentence.contains("once more"), "{twice}");
+    broken(SETTINGS).signal(T1, 35, 3).end(&[]).anomalous(Kind::UnexplainedSignal, Oracle::Notices);
+    broken(SETTINGS).signal(T0, 36, 3).end(&[]).anomalous(Kind::UnexplainedSignal, Oracle::Notices);
+    broken(SETTINGS).signal(T0, 35, 4).end(&[]).anomalous(Kind::UnexplainedSignal, Oracle::Notices);
+    // Without F_SETOWN_EX any thread of the process may run the handler.
+    broken("").signal(T1, 29, 0).end(&[]).explained();
+    broken("").signal(T1, 29, 3).end(&[]).anomalous(Kind::UnexplainedSignal, Oracle::Notices);
+}
+
+#[test]
+fn no_signal_comes_without_a_break() {
+    leased("", "t0: getlease(f0)")
+        .ok(2, &[0], 1)
+        .signal(T0, 29, 0)
+        .end(&[])
+        .anomalous(Kind::UnexplainedSignal, Oracle::Notices);
+}
+
+#[test]
+fn the_handler_may_give_the_lease_back() {
+    let breaker = "t1: f1 = open(\"a\", RDWR) &\nt0: getlease(f0)";
+    let open = || Payload::File(facts(program::Mount::Ext4, 1, 0));
+    let settings = "t0: setsig(f0, RT1)\nt0: on_break(UNLCK)";
+    let script = |lease| {
+        leased(settings, breaker)
+            .inv(4, &[])
+            .stands(4, 'S', "__break_lease")
+            .signal(T0, 35, 3)
+            .answered(Lease::Unlock, Ok(0))
+            .ret(4, Ok(4), open())
+            .ok(5, &[0], lease)
+            .end(&[])
+    };
+    script(2).explained();
+    script(1).anomalous(Kind::WrongResult, Oracle::Leases);
+}

@@ -1,0 +1,153 @@
+//! Every program of the corpus says what it asks and what each policy answers, in words that can be checked.
+//!
+//! Whether kernels keep what is promised is the matter of `vm_corpora`.
+
+mod expect;
+
+use expect::{Fact, Outcome, Seed, promises, seeds};
+use history::{Errno, Event, History, Payload};
+use program::{CallId, Lane, Mount, Program};
+use std::collections::BTreeMap;
+
+/// The families of questions, and the programs that each has at least.
+const FAMILIES: u32 = 15;
+const PROGRAMS_EACH: usize = 3;
+
+fn family(seed: &Seed) -> Option<u32> {
+    let folder = seed.name.split('/').next()?;
+    folder.strip_prefix('f')?.split('-').next()?.parse().ok()
+}
+
+#[test]
+fn every_family_has_programs() {
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for seed in seeds() {
+        *counts.entry(family(&seed).unwrap_or(0)).or_default() += 1;
+    }
+    for number in 1..=FAMILIES {
+        let count = counts.get(&number).copied().unwrap_or(0);
+        assert!(count >= PROGRAMS_EACH, "family {number} has {count} programs");
+    }
+}
+
+#[test]
+fn every_program_says_what_it_asks_and_what_is_expected() {
+    for seed in seeds().iter().filter(|seed| family(seed).is_some_and(|f| f <= FAMILIES)) {
+        let asks = seed.text.lines().any(|line| line.starts_with("# F"));
+        assert!(asks, "{} does not say which family it belongs to", seed.name);
+        for home in &seed.homes {
+            for policy in ["mainline-6.1", "mainline-6.12"] {
+                let facts = seed.facts(policy, *home);
+                assert!(!facts.is_empty(), "{} promises nothing of {policy} on {home}", seed.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_expected_names_lines_that_exist() {
+    for seed in seeds() {
+        for promise in &seed.promises {
+            for call in promise.facts.iter().flat_map(Fact::calls) {
+                let lines = seed.program.lines.len();
+                assert!(usize::from(call.0) < lines, "{}:{}: #{}", seed.name, promise.at, call.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_program_is_its_own_repair_at_every_home() {
+    for seed in seeds() {
+        assert!(seed.homes.contains(&seed.program.home), "{} is not at home", seed.name);
+        for home in &seed.homes {
+            let program = seed.at(*home);
+            let mut fixed = program.clone();
+            fixed.fixup();
+            assert_eq!(fixed.to_string(), program.to_string(), "{} on {home}", seed.name);
+            assert_eq!(program.home, *home);
+        }
+    }
+}
+
+#[test]
+fn promises_have_one_spelling() {
+    for (line, error) in [
+        ("# expect mainline", "no `:` after the policies"),
+        ("# expect nobody: #0 ok", "`nobody` is no policy"),
+        ("# expect mainline on mars: #0 ok", "`mars` is no place"),
+        ("# expect mainline: 0 ok", "`0` is no line"),
+        ("# expect mainline: #0 fine", "`fine` is no outcome"),
+        ("# expect mainline: #0 ok later #1", "`ok later #1` is no fact"),
+        ("# expect mainline: signals 1, SIGFOO", "`SIGFOO` names no signal"),
+    ] {
+        let told = promises(line).err().map(|(_, told)| told);
+        assert_eq!(told.as_deref(), Some(error), "{line}");
+    }
+    let line = "# expect mainline revoke on dax ext4: #3 blocked, ok=4K|EINTR after #5; signals 1, RT1 to t1 after #2";
+    let (_, all) = promises(line).expect("it is a promise");
+    assert_eq!(all[0].policies, ["mainline", "revoke"]);
+    assert_eq!(all[0].homes, [Mount::Ext4Dax, Mount::XfsDax, Mount::Ext4]);
+    let ended = vec![Outcome::Value(4096), Outcome::Error(Errno(4))];
+    assert_eq!(
+        all[0].facts,
+        [
+            Fact::Blocked(CallId(3), true),
+            Fact::Returned(CallId(3), ended),
+            Fact::After(CallId(3), CallId(5)),
+            Fact::Signals(1),
+            Fact::Signal {
+                signo: 35,
+                lane: Some(Lane::Thread(1)),
+                after: Some(CallId(2)),
+                before: None
+            },
+        ]
+    );
+}
+
+#[test]
+fn promises_that_are_broken_are_told() {
+    let line = "# expect all: #0 not blocked, ok before #1; #1 EINTR; signals 0";
+    let (_, all) = promises(line).expect("it is a promise");
+    let call = |n| CallId(n);
+    let invoke = |seq, n| Event::Invoke { seq, call: call(n), time_ns: 0, slots: vec![] };
+    let returned = |seq, n, result| Event::Return {
+        seq,
+        call: call(n),
+        time_ns: 0,
+        result,
+        payload: Payload::None,
+    };
+    let blocked =
+        Event::Blocked { seq: 2, call: call(0), time_ns: 0, state: 'S', wchan: String::new() };
+    let good =
+        vec![invoke(1, 0), returned(3, 0, Ok(0)), invoke(4, 1), returned(5, 1, Err(Errno(4)))];
+    let bad = vec![
+        invoke(1, 0),
+        blocked,
+        invoke(3, 1),
+        returned(4, 0, Err(Errno(22))),
+        returned(5, 1, Ok(0)),
+    ];
+    let broken = |events: Vec<Event>| -> Vec<String> {
+        let history = History { run: 1, events };
+        all[0].facts.iter().filter_map(|fact| fact.broken(&history)).collect()
+    };
+    assert_eq!(broken(good), [""; 0]);
+    assert_eq!(
+        broken(bad),
+        ["#0 was seen to wait", "#0 returned EINVAL", "#0 returned after #1", "#1 returned 0"]
+    );
+}
+
+#[test]
+fn a_program_moves_with_all_its_names() {
+    let text = "pinfuzz 1\nimage xfs-dax\nt0: f0 = open(\"a\", RDWR|CREAT)\n";
+    let program = Program::parse(text).expect("the program parses");
+    let (homes, promises) = promises(text).expect("there are no promises");
+    let seed = Seed { name: "it".into(), text: text.into(), program, homes, promises };
+    let paths: Vec<String> =
+        seed.at(Mount::Ext4).lines[0].call.paths().map(|p| p.to_string()).collect();
+    assert_eq!(paths, ["\"ext4:a\""]);
+}
