@@ -320,6 +320,47 @@ t0: link(\"a\", \"c\")"
 }
 
 #[test]
+fn a_direct_write_of_its_whole_length_may_have_lost_a_block_only_to_a_page_that_cannot_be_pinned() {
+    let text = |home: &str, prot: &str| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT|DIRECT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: ftruncate(f1, 4K)
+t0: m0 = mmap(f1, 0, 4K, {prot}, SHARED)
+t0: pwritev(f0, 0, [anon 1K, m0+0 3K])
+t0: pread(f0, 0, anon, 4K)"
+        );
+        let script = Script::new(home, &text).open(0, 1).open(1, 2).ok(2, &[1], 0).ok(3, &[1], 0);
+        script.ok(4, &[0, 3], 4096).call(5, &[0], 4096, read(vec![zeros(4096)]))
+    };
+    text("ext4", "W").explained();
+    text("ext4", "RW").anomalous(Kind::LostByte, Oracle::Bytes);
+    // XFS has no second way, and 6.1 keeps the fault.
+    text("xfs", "W").anomalous(Kind::LostByte, Oracle::Bytes);
+    text("ext4", "W").anomalous_on("6.1.0", Kind::LostByte, Oracle::Bytes);
+}
+
+#[test]
+fn a_sendfile_to_a_direct_file_ends_before_an_odd_rest() {
+    let text = |flags: &str| {
+        format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 100000)
+t0: f1 = open(\"b\", RDWR|CREAT{flags})
+t0: sendfile(f1, f0, 0, 128K)"
+        )
+    };
+    let script = |flags, n| {
+        let script = Script::new("ext4", &text(flags)).open(0, 1).ok(1, &[0], 100_000);
+        script.open(2, 2).ok(3, &[2, 0], n)
+    };
+    script("|DIRECT", 65536).explained();
+    script("", 100_000).explained();
+    script("", 65536).anomalous(Kind::WrongResult, Oracle::Bytes);
+    script("|DIRECT", 16384).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
 fn a_read_into_a_mapping_of_its_own_file_moves_bytes() {
     let text = "t0: f0 = open(\"a\", RDWR|CREAT)
 t0: pwrite(f0, 0, anon, 16K)

@@ -41,8 +41,8 @@ pub const E820: &[Wanted] = &[need("nd_e820")];
 pub const VIRTIO: &[Wanted] = &[need("virtio_pci"), need("virtio_pmem")];
 /// pmem on an NVDIMM described by ACPI.
 pub const NFIT: &[Wanted] = &[need("nfit")];
-/// Modules that programs may use if they are there: pins held by a suspended device.
-pub const EXTRA: &[Wanted] = &[like("dm_mod")];
+/// Modules that programs may use if they are there: the devices behind gates, and what the first of them stands on.
+pub const EXTRA: &[Wanted] = &[like("dm_mod"), like("brd"), like("ublk_drv")];
 
 /// All modules that any guest may want: what is kept of a kernel package.
 pub fn everything() -> Vec<Wanted> {

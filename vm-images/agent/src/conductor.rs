@@ -1,7 +1,7 @@
 //! Conducting a program: gives lines to lanes in order, waits where the program says so, notices who is blocked, and ends it all.
 //!
-//! A lane on which a line is blocked keeps its later lines queued. At the end of the program whoever is still blocked is helped: children are
-//! killed, pipes closed and drained, threads interrupted. If that does not suffice, the runner asks to be killed.
+//! A lane on which a line is blocked keeps its later lines queued. At the end of the program whoever is still blocked is helped: gates are
+//! released, children killed, pipes closed and drained, threads interrupted. If that does not suffice, the runner asks to be killed.
 
 use crate::control::{Control, LANES, lane_index, outcome, stage};
 use crate::exec::{LaneState, run_line, serve};
@@ -150,6 +150,7 @@ impl Conductor {
         for lane in THREADS_MAX.into()..LANES {
             self.reap_child(run, lane);
         }
+        self.control.write_signals(&run.recorder);
     }
 
     /// Whether a lane's child has ended, or there is none.
@@ -169,7 +170,7 @@ impl Conductor {
             if matches!(run.program.lines[line].call, Call::Exit) {
                 run.recorder
                     .returned(line, run.recorder.moment(), Ok(0), || history::Payload::None);
-            } else if self.control.is_ending() {
+            } else if self.control.is_ending() || mine.killed.load(Ordering::Acquire) != 0 {
                 self.killed.push(line);
             } else {
                 self.died.push(line);
@@ -194,41 +195,49 @@ impl Conductor {
         self.wait_posted(run, lane) && self.wait_rings(run, Some(lane))
     }
 
+    /// Waits for the requests that the kernel has, of one lane or of all. False if some stand still, which is recorded.
     fn wait_rings(&mut self, run: &Run, lane: Option<usize>) -> bool {
         let rings = run.table.lock().all_rings.clone();
         let mut look_at = now() + run.block_after.as_nanos() as u64;
         let give_up = look_at + RUNNING_MAX.as_nanos() as u64;
-        for ring in rings {
+        let mut idle = true;
+        'rings: for ring in rings {
             while ring.is_busy(lane) {
                 ring.wait(&run.recorder, &mut self.pool);
                 run.recorder.memory.progress();
                 if now() > look_at && ring.is_busy(lane) {
-                    if ring_standing(pid(), || false).is_some() || now() > give_up {
+                    let look = ring_standing(pid(), || false)
+                        .or_else(|| (now() > give_up).then(Look::running));
+                    if let Some(look) = look {
                         ring.reap(&run.recorder, &mut self.pool);
-                        if ring.is_busy(lane) {
-                            return false;
+                        for line in ring.flying(lane) {
+                            idle = self.found_blocked(run, line, look.clone());
                         }
+                        continue 'rings;
                     }
                     look_at = now() + LOOK_AGAIN.as_nanos() as u64;
                 }
             }
         }
-        true
+        idle
     }
 
     /// Waits until the lane has done all that it was given. False if it is blocked, which is recorded.
     fn wait_posted(&mut self, run: &Run, lane: usize) -> bool {
         let mine = &self.control.lanes[lane];
-        let (mut line, mut began, mut look_at) = (usize::MAX, 0, 0);
+        let (mut line, mut give_up, mut look_at) = (usize::MAX, 0, 0);
         loop {
             let finished = mine.finished.get();
             let Some(current) = self.control.current(lane) else { return true };
             if current != line {
                 line = current;
-                began = now();
-                let patience =
-                    if self.reported.contains(&line) { LOOK_AGAIN } else { run.block_after };
-                look_at = began + patience.as_nanos() as u64;
+                // A line that was found blocked before is not given as long again, each time that something waits for its lane.
+                let (patience, running) = match self.reported.contains(&line) {
+                    true => (LOOK_AGAIN, LOOK_AGAIN),
+                    false => (run.block_after, RUNNING_MAX),
+                };
+                look_at = now() + patience.as_nanos() as u64;
+                give_up = now() + running.as_nanos() as u64;
             }
             let alone = lane < THREADS_MAX.into() && run.table.lock().all_rings.is_empty();
             let left = Duration::from_nanos(look_at.saturating_sub(now()));
@@ -242,7 +251,7 @@ impl Conductor {
             if let Some(look) = self.look_at(lane, over) {
                 return self.found_blocked(run, line, look);
             }
-            if !over() && now() > began + RUNNING_MAX.as_nanos() as u64 {
+            if !over() && now() > give_up {
                 return self.found_blocked(run, line, Look::running());
             }
             look_at = now() + LOOK_AGAIN.as_nanos() as u64;
@@ -251,6 +260,9 @@ impl Conductor {
 
     fn look_at(&self, lane: usize, over: impl Fn() -> bool) -> Option<Look> {
         let mine = &self.control.lanes[lane];
+        if mine.own_wait.load(Ordering::Acquire) != 0 {
+            return None;
+        }
         let (pid, tid) = (mine.pid.load(Ordering::Acquire), mine.tid.load(Ordering::Acquire));
         if mine.in_ring.load(Ordering::Acquire) != 0 {
             ring_standing(pid, over)
@@ -272,19 +284,32 @@ impl Conductor {
             && run.table.lock().all_rings.iter().all(|ring| !ring.is_busy(None))
     }
 
-    /// Brings the program to its End; false if only a kill will.
-    fn finish(&mut self, run: &Run) -> bool {
+    /// Waits until nobody has anything to do any more. False if some are blocked, which is recorded.
+    fn wait_all(&mut self, run: &Run) -> bool {
         let mut idle = true;
         for lane in 0..LANES {
             idle &= self.wait_posted(run, lane);
         }
+        idle & self.wait_rings(run, None)
+    }
+
+    /// Brings the program to its End; false if only a kill will.
+    fn finish(&mut self, run: &Run) -> bool {
+        let unfinished = |it: &Self| it.control.lines_at(stage::INVOKED).collect();
+        let mut idle = self.wait_all(run);
+        let mut blocked: BTreeSet<usize> = if idle { BTreeSet::new() } else { unfinished(self) };
+        if self.control.any_held() {
+            run.recorder.gates_released(run.recorder.moment());
+            run.gates().release_all(self.control);
+            idle = self.wait_all(run);
+            if !idle {
+                blocked.append(&mut unfinished(self));
+            }
+        }
+        self.control.ending.store(1, Ordering::Release);
         for ring in run.table.lock().all_rings.clone() {
             ring.skip_chains(&run.recorder);
         }
-        idle &= self.wait_rings(run, None);
-        self.control.ending.store(1, Ordering::Release);
-        let blocked: Vec<usize> =
-            if idle { vec![] } else { self.control.lines_at(stage::INVOKED).collect() };
         idle = self.end_children(run) && self.all_idle(run);
         if !idle {
             self.close_pipes(run);
@@ -292,6 +317,7 @@ impl Conductor {
         }
         let helped = blocked.into_iter().filter(|line| self.control.stage(*line) == stage::OVER);
         let helped: Vec<usize> = helped.chain(self.killed.iter().copied()).collect();
+        self.control.write_signals(&run.recorder);
         if idle {
             run.recorder.end(&self.died, &helped);
         } else {
@@ -340,12 +366,10 @@ impl Conductor {
     fn interrupt(&mut self, run: &Run) -> bool {
         self.within(run, |it| {
             for lane in 0..usize::from(THREADS_MAX) {
-                if it.control.current(lane).is_some() {
-                    sys::signal_thread(
-                        pid(),
-                        it.control.lanes[lane].tid.load(Ordering::Acquire),
-                        INTERRUPT,
-                    );
+                if it.control.current(lane).is_some()
+                    && let Some((pid, tid)) = it.control.lanes[lane].server()
+                {
+                    let _ = sys::signal_thread(pid, tid, INTERRUPT);
                 }
             }
             std::thread::sleep(POLL);

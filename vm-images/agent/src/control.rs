@@ -3,7 +3,9 @@
 //! It outlives the runner, so that PID 1 can say what was in flight when the runner died. Results do not go through here, but
 //! straight into the log.
 
-use program::{CHILDREN_MAX, LINES_MAX, Lane, THREADS_MAX};
+use crate::signals::{SIGNALS_MAX, SignalSlot};
+use program::{CHILDREN_MAX, GATES_MAX, GateSlot, LINES_MAX, Lane, THREADS_MAX};
+use rustix::process::Pid;
 use rustix::thread::futex;
 use rustix::time::Timespec;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,6 +14,9 @@ use std::time::Duration;
 /// Lanes of a program: threads, then children.
 pub const LANES: usize = (THREADS_MAX + CHILDREN_MAX) as usize;
 
+/// Gates of a guest.
+pub const GATES: usize = GATES_MAX as usize;
+
 /// Index of a lane, if a program may have it.
 pub fn lane_index(lane: Lane) -> Option<usize> {
     match lane {
@@ -19,6 +24,14 @@ pub fn lane_index(lane: Lane) -> Option<usize> {
         Lane::Child(n) if n < CHILDREN_MAX => Some((THREADS_MAX + n).into()),
         _ => None,
     }
+}
+
+/// The lane of that index.
+pub fn lane_at(index: usize) -> Option<Lane> {
+    (index < LANES).then(|| match (index as u8).checked_sub(THREADS_MAX) {
+        Some(child) => Lane::Child(child),
+        None => Lane::Thread(index as u8),
+    })
 }
 
 /// How far a line has come.
@@ -96,6 +109,18 @@ pub struct LaneControl {
     pub tid: AtomicU32,
     /// The lane waits for the completion of a ring's request: look at the ring's workers rather than at it.
     pub in_ring: AtomicU32,
+    /// The program killed the lane's child.
+    pub killed: AtomicU32,
+    /// The lane waits for something of the agent's own: it is not blocked, however still it stands.
+    pub own_wait: AtomicU32,
+}
+
+impl LaneControl {
+    /// Process and thread that serve the lane, if any do.
+    pub fn server(&self) -> Option<(Pid, Pid)> {
+        let id = |id: &AtomicU32| Pid::from_raw(id.load(Ordering::Acquire) as i32);
+        id(&self.pid).zip(id(&self.tid))
+    }
 }
 
 /// The page.
@@ -127,6 +152,18 @@ pub struct Control {
     pub ending: AtomicU32,
     /// Lines that the runner helped to end, as a bit set.
     pub helped: AtomicU64,
+    /// Whether each gate holds what goes through it.
+    pub held: [AtomicU32; GATES],
+    /// Every gate was released for the end of the program: none is held any more.
+    pub gates_over: AtomicU32,
+    /// Lines that were issued through each gate's device, as bit sets.
+    pub through: [AtomicU64; GATES],
+    /// A program has changed how long the kernel waits for the break of a lease.
+    pub break_time_set: AtomicU32,
+    /// Signals that handlers have kept so far.
+    pub signals_kept: AtomicU32,
+    /// The first of them.
+    pub signals: [SignalSlot; SIGNALS_MAX],
     /// Stages of the lines.
     pub stages: [AtomicU32; LINES_MAX],
     /// The lanes.
@@ -155,7 +192,26 @@ impl Control {
         self.began.store(crate::record::now(), Ordering::Relaxed);
         self.ending.store(0, Ordering::Relaxed);
         self.helped.store(0, Ordering::Relaxed);
+        self.forget_signals();
+        self.gates_over.store(0, Ordering::Relaxed);
+        self.through.iter().for_each(|lines| lines.store(0, Ordering::Relaxed));
         self.stages.iter().for_each(|s| s.store(stage::NEW, Ordering::Relaxed));
+    }
+
+    /// Whether any gate does.
+    pub fn any_held(&self) -> bool {
+        self.held.iter().any(|held| held.load(Ordering::Acquire) != 0)
+    }
+
+    /// A line is about to be issued through a gate's device.
+    pub fn goes_through(&self, gate: GateSlot, line: usize) {
+        self.through[usize::from(gate.0)].fetch_or(1 << line, Ordering::AcqRel);
+    }
+
+    /// Whether a line that was issued through a gate's device has not returned.
+    pub fn is_in_flight(&self, gate: GateSlot) -> bool {
+        let lines = self.through[usize::from(gate.0)].load(Ordering::Acquire);
+        self.lines_at(stage::INVOKED).any(|line| lines >> line & 1 != 0)
     }
 
     /// Whether the program is over for lanes.

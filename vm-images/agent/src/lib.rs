@@ -5,8 +5,10 @@
 
 mod conductor;
 mod control;
+mod descriptors;
 mod exec;
 mod facts;
+mod gates;
 mod io;
 mod look;
 mod mounts;
@@ -17,8 +19,10 @@ mod ring;
 mod run;
 mod runner;
 mod setup;
+mod signals;
 mod slots;
 mod sys;
+mod ublk;
 
 #[cfg(test)]
 mod tests;

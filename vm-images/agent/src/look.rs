@@ -1,5 +1,6 @@
 //! Whether a thread stands still: its state, where it waits and what it has used, looked at several times.
 
+use rustix::process::Pid;
 use std::time::Duration;
 
 /// Looks that must agree.
@@ -39,6 +40,14 @@ fn look(pid: u32, tid: u32) -> Look {
     let time = fields.iter().skip(11).take(2);
     let used = time.copied().chain(switches).collect::<Vec<_>>().join(" ");
     Look { state, wchan: read("wchan"), used }
+}
+
+/// Whether a process has ended: it is gone, or a zombie.
+pub fn is_dead(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    let stat = stat.unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 /// The workers of a process's rings that are at work.

@@ -3,6 +3,7 @@
 //! It touches no file of any program itself, so whatever blocks there blocks the runner. It never exits.
 
 use crate::control::{Control, command, outcome, stage};
+use crate::look::is_dead;
 use crate::record::{Recorder, learn_pid};
 use crate::run::Environment;
 use crate::runner::Runner;
@@ -13,7 +14,7 @@ use history::wire::{
     AGENT_FAILED, AGENT_READY, Job, SLOTS, STATE_DONE, STATE_READY, STATE_RUNNING, header, slot,
     slot_offset,
 };
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -116,8 +117,12 @@ impl Supervisor {
         let recorder = Recorder::new(self.control, self.memory, slot, record);
         let asked_for = self.control.outcome.load(Ordering::Acquire) == outcome::KILL_ME;
         let in_program = self.control.in_program.load(Ordering::Acquire) != 0;
+        let released = (in_program && self.control.any_held()).then(|| recorder.moment());
         let status = self.kill();
         recorder.forget(self.runner.as_raw_nonzero().get() as u32);
+        if let Some(moment) = released {
+            recorder.gates_released(moment);
+        }
         if !asked_for {
             recorder.trouble(match status {
                 Some(status) => format!("the runner died: wait status {status:#x}"),
@@ -155,7 +160,7 @@ impl Supervisor {
         let (mut progress, mut moved) = (0, Instant::now());
         while self.control.answered.get() == seen {
             self.control.answered.wait_while(seen, Some(WATCH));
-            if self.control.answered.get() == seen && self.is_dead() {
+            if self.control.answered.get() == seen && is_dead(self.runner) {
                 return false;
             }
             let now = self.memory.load_u64(header::PROGRESS);
@@ -168,20 +173,14 @@ impl Supervisor {
         self.control.outcome.load(Ordering::Acquire) == outcome::DONE
     }
 
-    /// Whether the runner has died; it is left to be reaped by `kill`.
-    fn is_dead(&self) -> bool {
-        let stat = read(&format!("/proc/{}/stat", self.runner.as_raw_nonzero()));
-        stat.rsplit(')')
-            .next()
-            .is_none_or(|rest| matches!(rest.trim().chars().next(), None | Some('Z' | 'X')))
-    }
-
-    /// Kills the runner and reaps all who died. The wait status, or nothing if it does not die.
+    /// Kills the runner and reaps all who died. The wait status, or nothing if it does not die. Gates are released first: nobody dies who
+    /// waits for I/O that is held.
     fn kill(&self) -> Option<i32> {
+        self.environment.gates.release_all(self.control);
         let _ = kill_process(self.runner, Signal::KILL);
         let until = Instant::now() + DEATH;
         while Instant::now() < until {
-            while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                 if pid == self.runner {
                     return Some(status.as_raw());
                 }
@@ -203,6 +202,7 @@ impl Supervisor {
         helped.extend((0..64).filter(|line| bits >> line & 1 != 0 && !stuck.contains(line)));
         helped.sort_unstable();
         helped.dedup();
+        self.control.write_signals(recorder);
         for line in self.control.lines_at(stage::QUEUED) {
             recorder.skipped(line, SkipReason::LaneStuck);
         }
@@ -224,6 +224,9 @@ fn spawn(
     match sys::fork() {
         Ok(0) => {
             sys::die_with_parent();
+            // A signal to the group of a program's processes is not for PID 1.
+            let _ = rustix::process::setpgid(None, None);
+            sys::notice::install(control);
             sys::fault::install(environment.kmsg.as_ref().map_or(2, AsRawFd::as_raw_fd));
             let kmsg = environment.clone();
             std::panic::set_hook(Box::new(move |panic| {

@@ -145,6 +145,12 @@ impl Recorder {
         self.event(Event::Blocked { seq, call: CallId(line as u16), time_ns, state, wchan });
     }
 
+    /// From here on every gate is released.
+    pub fn gates_released(&self, Moment { seq, .. }: Moment) {
+        self.event(Event::GatesReleased { seq });
+        self.control.gates_over.store(1, Ordering::Release);
+    }
+
     /// The program is over.
     pub fn end(&self, stuck: &[usize], helped: &[usize]) {
         let ids = |lines: &[usize]| lines.iter().map(|l| CallId(*l as u16)).collect();

@@ -170,6 +170,12 @@ impl Ring {
         self.lock().1.flying.values().any(|p| lane.is_none_or(|l| p.lane == l))
     }
 
+    /// The lines of such requests.
+    pub fn flying(&self, lane: Option<usize>) -> Vec<usize> {
+        let is = |p: &&Pending| lane.is_none_or(|l| p.lane == l);
+        self.lock().1.flying.values().filter(is).map(|p| p.line).collect()
+    }
+
     /// Leaves out the chains that were never submitted.
     pub fn skip_chains(&self, recorder: &Recorder) {
         for pending in std::mem::take(&mut self.lock().1.chains).into_values().flatten() {

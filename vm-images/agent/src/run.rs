@@ -1,8 +1,10 @@
 //! One run: its program, its slots and its directories, one on each mount that the program names.
 
+use crate::descriptors::Sockets;
+use crate::gates::Gates;
 use crate::record::Recorder;
 use crate::slots::Table;
-use program::{Call, Mount, Path as FilePath, Program};
+use program::{Call, GateSlot, Line, Mount, Path as FilePath, Program};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, openat, unlinkat};
 use rustix::io::Errno;
@@ -19,12 +21,16 @@ pub struct Environment {
     pub root: PathBuf,
     /// /proc/sys/vm/drop_caches
     pub drop_caches: Option<File>,
+    /// /proc/sys/fs/lease-break-time
+    pub lease_break_time: Option<File>,
     /// /sys/kernel/debug/clear_warn_once
     pub clear_warn_once: Option<File>,
     /// /dev/kmsg
     pub kmsg: Option<File>,
     /// Opcodes of io_uring that the kernel has.
     pub ring_ops: Arc<Vec<u8>>,
+    /// The gates that the kernel can have.
+    pub gates: Gates,
 }
 
 impl Environment {
@@ -40,6 +46,12 @@ impl Environment {
         if let Some(file) = &self.drop_caches {
             let _ = rustix::io::pwrite(file, b"4", 0);
         }
+    }
+
+    /// `pwrite(lease-break-time, seconds, 0)` — How long the kernel waits for the answer to the break of a lease.
+    pub fn set_lease_break_time(&self, seconds: u8) -> Option<rustix::io::Result<()>> {
+        let file = self.lease_break_time.as_ref()?;
+        Some(rustix::io::pwrite(file, seconds.to_string().as_bytes(), 0).map(drop))
     }
 
     /// Lets one-time warnings speak again, and says on the console which run begins.
@@ -151,12 +163,17 @@ impl Run {
         block_after_ms: u32,
     ) -> rustix::io::Result<Run> {
         let places = mounts_of(&program).into_iter().map(|m| Place::new(environment, m, number));
+        let table = Table::new()?;
+        if program.lines.iter().any(|l| matches!(l.call, Call::SendFd { .. } | Call::RecvFd { .. }))
+        {
+            table.lock().sockets = Some(Arc::new(Sockets::new()?));
+        }
         Ok(Run {
             number,
             places: places.collect::<Result<_, _>>()?,
             program,
             recorder,
-            table: Table::new()?,
+            table,
             ring_ops: environment.ring_ops.clone(),
             block_after: std::time::Duration::from_millis(block_after_ms.into()),
             environment: environment.clone(),
@@ -168,10 +185,29 @@ impl Run {
         self.places.iter().find(|p| p.mount == mount)
     }
 
+    /// See `Environment::gates`.
+    pub fn gates(&self) -> &Gates {
+        &self.environment.gates
+    }
+
+    /// See `Environment::set_lease_break_time`.
+    pub fn set_lease_break_time(&self, seconds: u8) -> Option<rustix::io::Result<()>> {
+        self.environment.set_lease_break_time(seconds)
+    }
+
     /// See `Environment::drop_caches`.
     pub fn drop_caches(&self) -> rustix::io::Result<()> {
         self.environment.drop_caches()
     }
+}
+
+/// The gates whose devices a program opens.
+pub fn gates_of(program: &Program) -> BTreeSet<GateSlot> {
+    let gate = |line: &Line| match line.call {
+        Call::OpenGate { gate, .. } => Some(gate),
+        _ => None,
+    };
+    program.lines.iter().filter_map(gate).collect()
 }
 
 /// The mounts that a program names.

@@ -7,12 +7,16 @@ use crate::control::{Control, command, outcome};
 use crate::mounts::Mounts;
 use crate::readback::Reader;
 use crate::record::{Recorder, learn_pid, now};
-use crate::run::{Environment, Place, Run, mounts_of};
+use crate::run::{Environment, Place, Run, gates_of, mounts_of};
+use crate::sys::{Pool, notice};
 use history::memory::Memory;
 use history::wire::{Job, Note, RunOptions, header};
-use program::{Mount, Program};
+use program::{Lease, Mount, Program};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Seconds that the kernel waits for the answer to the break of a lease, unless a program says otherwise: its own default.
+const LEASE_BREAK_TIME: u8 = 45;
 
 /// The runner's belongings.
 pub struct Runner {
@@ -22,6 +26,7 @@ pub struct Runner {
     mounts: Mounts,
     conductor: Conductor,
     reader: Reader,
+    pool: Pool,
 }
 
 impl Runner {
@@ -34,7 +39,8 @@ impl Runner {
     ) -> std::io::Result<Runner> {
         learn_pid();
         let conductor = Conductor::new(control)?;
-        Ok(Runner { control, memory, environment, mounts, conductor, reader: Reader::default() })
+        let (reader, pool) = (Reader::default(), Pool::default());
+        Ok(Runner { control, memory, environment, mounts, conductor, reader, pool })
     }
 
     /// Serves commands for ever.
@@ -85,7 +91,18 @@ impl Runner {
     /// Runs a program in this process. Public for tests, which have no PID 1.
     pub fn run(&mut self, recorder: Recorder, number: u32, program: Program, options: RunOptions) {
         self.environment.announce(number);
+        for gate in gates_of(&program) {
+            if let Err(error) = self.environment.gates.reset(gate, number, &mut self.pool) {
+                return recorder.trouble(format!("no content for {gate}: errno {}", error.0));
+            }
+        }
         self.control.reset();
+        notice::answer_with(Lease::Layout);
+        if self.control.break_time_set.swap(0, Ordering::AcqRel) != 0
+            && let Some(Err(error)) = self.environment.set_lease_break_time(LEASE_BREAK_TIME)
+        {
+            return recorder.trouble(format!("lease-break-time: {error}"));
+        }
         self.control.in_program.store(1, Ordering::Release);
         let run =
             match Run::new(&self.environment, number, program, recorder, options.block_after_ms) {

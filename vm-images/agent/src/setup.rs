@@ -1,11 +1,13 @@
 //! What PID 1 does once: pseudo file systems, modules, the host's memory, the mounts.
 
+use crate::gates::Gates;
 use crate::mounts::Mounts;
 use crate::run::Environment;
 use crate::sys;
 use history::memory::Memory;
 use history::wire::{Hello, MAGIC, SHM_SIZE, VERSION, header};
 use rustix::mount::{MountFlags, mount};
+use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,14 +36,23 @@ pub fn pseudo_file_systems() -> Result<(), String> {
     Ok(())
 }
 
-/// `finit_module(fd, "", 0)` — Loads the modules that `/modules.list` names, one path a line, in order. A line that starts with `-`
+/// One RAM disk for the gate that stands on it, instead of the sixteen that nobody asked for.
+fn parameters(module: &str) -> &'static CStr {
+    const { assert!(program::GATE_SIZE <= 1 << 20) };
+    match Path::new(module).file_stem().and_then(|name| name.to_str()) {
+        Some("brd") => c"rd_nr=1 rd_size=1024",
+        _ => c"",
+    }
+}
+
+/// `finit_module(fd, parameters, 0)` — Loads the modules that `/modules.list` names, one path a line, in order. A line that starts with `-`
 /// may fail. The files are removed: pages that the root holds for ever are visited, one by one, by every drop of caches.
 pub fn load_modules(list: &str) -> Result<(), String> {
     for line in list.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
         let (path, optional) =
             line.strip_prefix('-').map_or((line, false), |path| (path.trim(), true));
         let loaded = File::open(path).map_err(|e| e.to_string()).and_then(|file| {
-            match rustix::system::finit_module(&file, c"", 0) {
+            match rustix::system::finit_module(&file, parameters(path), 0) {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
                 Err(error) => Err(error.to_string()),
             }
@@ -111,9 +122,11 @@ pub fn environment(ring_ops: Vec<u8>) -> Arc<Environment> {
     let environment = Environment {
         root: "/mnt".into(),
         drop_caches: open("/proc/sys/vm/drop_caches"),
+        lease_break_time: open("/proc/sys/fs/lease-break-time"),
         clear_warn_once: open("/sys/kernel/debug/clear_warn_once"),
         kmsg: open("/dev/kmsg"),
         ring_ops: Arc::new(ring_ops),
+        gates: Gates::new(),
     };
     environment.silence_drop_caches();
     Arc::new(environment)

@@ -5,11 +5,13 @@
 //! O_PATH descriptor: every use is EBADF) under its number, which goes when the last share does. Mappings need no such care: no address
 //! is used twice in a program.
 
+use crate::descriptors::Sockets;
 use crate::ring::Ring;
 use crate::sys::{self, arena::Area};
 use history::CallResult;
 use program::{
-    CallId, FILES_MAX, FileSlot, MAPS_MAX, MapSlot, Mount, PIPES_MAX, PipeSlot, RINGS_MAX, RingSlot,
+    CallId, FILES_MAX, FileSlot, GateSlot, MAPS_MAX, MapSlot, Mount, PIPES_MAX, PipeSlot,
+    RINGS_MAX, RingSlot,
 };
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,14 +20,26 @@ use std::sync::{Arc, Mutex, MutexGuard};
 #[derive(Debug)]
 pub struct Handle {
     fd: OwnedFd,
-    /// Where its file lives; of no meaning for a pipe.
+    /// Where its file lives; of no meaning for a pipe or a gate.
     pub mount: Mount,
+    /// The gate whose device it is.
+    pub gate: Option<GateSlot>,
 }
 
 impl Handle {
     /// Of a descriptor.
     pub fn new(fd: OwnedFd, mount: Mount) -> Arc<Handle> {
-        Arc::new(Handle { fd, mount })
+        Arc::new(Handle { fd, mount, gate: None })
+    }
+
+    /// Of the device of a gate.
+    pub fn of_gate(fd: OwnedFd, mount: Mount, gate: GateSlot) -> Arc<Handle> {
+        Arc::new(Handle { fd, mount, gate: Some(gate) })
+    }
+
+    /// Of another descriptor of the same open file.
+    pub fn same(&self, fd: OwnedFd) -> Arc<Handle> {
+        Arc::new(Handle { fd, ..*self })
     }
 }
 
@@ -71,6 +85,8 @@ pub struct Slots {
     rings: [Option<Filled<Arc<Ring>>>; RINGS_MAX as usize],
     /// Every ring of the program, also those whose slot was filled anew: their requests are awaited at the end.
     pub all_rings: Vec<Arc<Ring>>,
+    /// Through which descriptors are sent, if the program does so.
+    pub sockets: Option<Arc<Sockets>>,
 }
 
 macro_rules! kinds {

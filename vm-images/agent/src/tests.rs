@@ -3,6 +3,7 @@
 //! What DAX does is not tested here, nor how PID 1 replaces a runner: those need a guest.
 
 use crate::control::Control;
+use crate::gates::Gates;
 use crate::pid1::Supervisor;
 use crate::record::Recorder;
 use crate::run::Environment;
@@ -37,9 +38,11 @@ fn ground() -> (Memory<'static>, tempfile::TempDir, Arc<Environment>) {
     let environment = Environment {
         root: root.path().to_owned(),
         drop_caches: None,
+        lease_break_time: None,
         clear_warn_once: None,
         kmsg: None,
         ring_ops: Arc::new(sys::supported_ops()),
+        gates: Gates::default(),
     };
     (memory, root, Arc::new(environment))
 }
@@ -50,6 +53,7 @@ fn bench() -> &'static Mutex<Bench> {
         let (memory, root, environment) = ground();
         let control: &'static Control = sys::shared().expect("a page");
         sys::fault::install(2);
+        sys::notice::install(control);
         let runner = Runner::new(control, memory, environment, Mounts::default()).expect("threads");
         Mutex::new(Bench { runner, control, memory, next: 1, _root: root })
     })

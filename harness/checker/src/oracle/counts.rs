@@ -13,6 +13,11 @@ use crate::{AnomalyKind, Known, Oracle, Policy};
 use history::Payload;
 use program::{Buf, Call, OpenFlags, Whence};
 
+/// What O_DIRECT moves, in bytes: logical blocks of the devices.
+const SECTOR: u64 = 512;
+/// What the pipe inside of sendfile holds, in bytes.
+const PIPE: u64 = 64 << 10;
+
 /// The offsets at which a positional read may have begun, if it is one.
 pub fn read_places(world: &World, call: u16) -> Option<Vec<u64>> {
     match world.call_of(call) {
@@ -174,7 +179,13 @@ fn copied(
     // A copy onto its own source may make the source longer while it runs.
     let (min, max) = world.sizes(file, span, None);
     let (low, high) = (min.saturating_sub(offset).min(len), max.saturating_sub(offset).min(len));
-    let short = !whole || world.size_in_motion(file, span);
+    // What goes to an O_DIRECT file goes in pieces as large as a pipe. One that is no whole number of sectors is refused, and those before it count
+    // (fs/splice.c:splice_direct_to_actor, 6.12 and 6.1).
+    let odd_rest = world.open_in(call, 0).is_some_and(|dst| is_direct(world, dst))
+        && [low, high].iter().any(|end| {
+            (1..=PIPE).contains(&end.saturating_sub(n)) && !(end - n).is_multiple_of(SECTOR)
+        });
+    let short = !whole || world.size_in_motion(file, span) || odd_rest;
     let fine = n <= high && (n >= low || short && n > 0) || n == 0 && low == 0;
     if !fine {
         let name = file_name(world, file);

@@ -18,6 +18,7 @@ pub(super) fn open_flags(access: Access, flags: OpenFlags) -> OFlags {
         (OpenFlags::DIRECT, OFlags::DIRECT),
         (OpenFlags::DSYNC, OFlags::DSYNC),
         (OpenFlags::SYNC, OFlags::SYNC),
+        (OpenFlags::NONBLOCK, OFlags::NONBLOCK),
     ] {
         if flags.has(flag) {
             bits |= bit;

@@ -3,6 +3,8 @@
 //! Results are recorded as seen; nothing is retried. `link`ed lines are only queued here (see `ring`).
 
 mod bits;
+mod leases;
+mod pins;
 mod request;
 
 use crate::control::{Control, LaneControl, lane_index};
@@ -107,9 +109,19 @@ impl Exec<'_> {
         &self.run.table
     }
 
+    /// A file. What a call would do to the device of a gate is not asked.
     fn file(&mut self, slot: FileSlot) -> Issue<Arc<Handle>> {
+        let file = self.any_file(slot)?;
+        if file.gate.is_some() { Err(SkipReason::Unsupported) } else { Ok(file) }
+    }
+
+    /// A file, or the device of a gate.
+    fn any_file(&mut self, slot: FileSlot) -> Issue<Arc<Handle>> {
         let found = self.table().lock().file(slot).ok_or(SkipReason::EmptySlot)?;
         self.slots.push(found.by);
+        if let Some(gate) = found.it.gate {
+            self.recorder.control.goes_through(gate, self.line);
+        }
         Ok(found.it)
     }
 
@@ -204,11 +216,11 @@ impl Exec<'_> {
                 self.opened(slot, result.map(|fd| Handle::new(fd, path.mount)))
             }
             Call::Dup { slot, file } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let result = self.issue(|| rustix::io::dup(&file));
                 let result = result.and_then(|fd| match run.table.is_tombstone(fd.as_fd()) {
                     true => Err(rustix::io::Errno::BADF),
-                    false => Ok(Handle::new(fd, file.mount)),
+                    false => Ok(file.same(fd)),
                 });
                 let value = seen(result, |handle| self.put_file(slot, handle));
                 self.returned(self.moment(), value, || Payload::None)
@@ -239,44 +251,47 @@ impl Exec<'_> {
                 self.plain(|| done(rustix::fs::linkat(&a.dir, &from[..], &b.dir, &to[..], none)))
             }
             Call::Pread { file, offset, buf, len } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let transfer = self.transfer(Direction::Read, &[part])?;
                 self.moved(transfer, |t| sys::pread(file.as_fd(), t.span(), offset))
             }
             Call::Pwrite { file, offset, buf, len } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let transfer = self.transfer(self.writes(offset), &[part])?;
                 self.moved(transfer, |t| sys::pwrite(file.as_fd(), t.span(), offset))
             }
             Call::Preadv { file, offset, ref iov } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let transfer = self.transfer(Direction::Read, &parts)?;
                 self.moved(transfer, |t| sys::readv(file.as_fd(), t.vector(), Some(offset)))
             }
             Call::Pwritev { file, offset, ref iov } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let transfer = self.transfer(self.writes(offset), &parts)?;
                 self.moved(transfer, |t| sys::writev(file.as_fd(), t.vector(), Some(offset)))
             }
             Call::Readv { file, ref iov } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let transfer = self.transfer(Direction::Read, &parts)?;
                 self.moved(transfer, |t| sys::readv(file.as_fd(), t.vector(), None))
             }
             Call::Writev { file, ref iov } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 // The file position is the kernel's to know: bytes are signed for the offset from where the write begins.
                 let transfer = self.transfer(self.writes(0), &parts)?;
                 self.moved(transfer, |t| sys::writev(file.as_fd(), t.vector(), None))
             }
             Call::Lseek { file, offset, whence } => {
-                let file = self.file(file)?;
+                let file = match whence {
+                    Whence::Set => self.any_file(file)?,
+                    Whence::Hole | Whence::Data => self.file(file)?,
+                };
                 let to = match whence {
                     Whence::Set => SeekFrom::Start(offset),
                     Whence::Hole => SeekFrom::Hole(offset),
@@ -453,11 +468,11 @@ impl Exec<'_> {
                 })
             }
             Call::Fsync { file } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 self.plain(|| done(rustix::fs::fsync(&file)))
             }
             Call::Fdatasync { file } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 self.plain(|| done(rustix::fs::fdatasync(&file)))
             }
             Call::SyncFileRange { file, offset, len, flags } => {
@@ -511,7 +526,8 @@ impl Exec<'_> {
                 self.returned(self.moment(), result, || Payload::None)
             }
             // The conductor's own.
-            _ => Err(SkipReason::Unsupported),
+            Call::Wait { .. } => Err(SkipReason::Unsupported),
+            _ => self.pins(call),
         }
     }
 
@@ -556,12 +572,14 @@ impl Exec<'_> {
         }
         // The table's lock is the only one of ours that the child wants: nobody else may hold it while memory is copied.
         let began = self.recorder.invoke(self.line, std::mem::take(&mut self.slots));
+        lane.killed.store(0, Ordering::Release);
         let guard = self.run.table.lock();
         let result = sys::fork();
         drop(guard);
         if result == Ok(0) {
             sys::die_with_parent();
             let pid = learn_pid();
+            lane.tid.store(pid, Ordering::Release);
             lane.pid.store(pid, Ordering::Release);
             self.lane.index = index;
             serve(self.recorder.control, self.lane, |lane, line| run_line(self.run, lane, line));

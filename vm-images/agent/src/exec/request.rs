@@ -24,7 +24,7 @@ impl Exec<'_> {
         let mut files = Vec::new();
         let (op, request) = match *call {
             Call::Pread { file, offset, buf, len } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let t = transfer.insert(self.transfer(Direction::Read, &[part])?);
                 let request = requests::read(file.as_fd(), t.span(), offset);
@@ -32,7 +32,7 @@ impl Exec<'_> {
                 (opcode::Read::CODE, request)
             }
             Call::Pwrite { file, offset, buf, len } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let t = transfer.insert(self.transfer(self.writes(offset), &[part])?);
                 let request = requests::write(file.as_fd(), t.span(), offset);
@@ -40,7 +40,7 @@ impl Exec<'_> {
                 (opcode::Write::CODE, request)
             }
             Call::Preadv { file, offset, ref iov } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let t = transfer.insert(self.transfer(Direction::Read, &parts)?);
                 let request = requests::readv(file.as_fd(), t.vector(), offset);
@@ -48,7 +48,7 @@ impl Exec<'_> {
                 (opcode::Readv::CODE, request)
             }
             Call::Pwritev { file, offset, ref iov } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let t = transfer.insert(self.transfer(self.writes(offset), &parts)?);
                 let request = requests::writev(file.as_fd(), t.vector(), offset);
@@ -56,7 +56,7 @@ impl Exec<'_> {
                 (opcode::Writev::CODE, request)
             }
             Call::Fsync { file } | Call::Fdatasync { file } => {
-                let file = self.file(file)?;
+                let file = self.any_file(file)?;
                 let request = requests::fsync(file.as_fd(), matches!(call, Call::Fdatasync { .. }));
                 files.push(file);
                 (opcode::Fsync::CODE, request)

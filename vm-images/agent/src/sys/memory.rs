@@ -13,6 +13,9 @@ pub unsafe trait Shared: Sync {}
 // SAFETY: counters are atomic integers; the page holds nothing else.
 unsafe impl Shared for crate::control::Control {}
 
+// SAFETY: as above.
+unsafe impl Shared for crate::ublk::Words {}
+
 /// `mmap(len, RW, MAP_SHARED | MAP_ANONYMOUS)` — Memory that forked processes share, zeroed, for ever.
 pub fn shared<T: Shared>() -> std::io::Result<&'static T> {
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;

@@ -5,15 +5,20 @@
 #![expect(unsafe_code, reason = "this is the one place for it")]
 
 pub mod arena;
+pub mod dm;
 pub mod fault;
+pub mod lease;
 mod memory;
+pub mod notice;
 pub mod ring;
+pub mod ublk;
 
 pub use memory::{Buffer, Pool, map_words, shared};
 pub use ring::{Queue, supported_ops};
 
 use history::{CallResult, Errno, Extent};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::process::{Pid, Signal};
 use std::ffi::CStr;
 
 /// A range of memory that a call may read or write: in the arena or in a `Buffer`.
@@ -53,6 +58,11 @@ fn result(value: i64) -> CallResult {
     }
 }
 
+/// An error of nix as an observation.
+fn observed(error: nix::Error) -> Errno {
+    Errno(error as i32)
+}
+
 /// A rustix error as an observation.
 pub fn errno(error: rustix::io::Errno) -> Errno {
     Errno(error.raw_os_error())
@@ -60,8 +70,7 @@ pub fn errno(error: rustix::io::Errno) -> Errno {
 
 /// `close(fd)` — Closes a descriptor and says what the kernel said.
 pub fn close(fd: OwnedFd) -> CallResult {
-    // SAFETY: the descriptor was owned and is given up here.
-    result(unsafe { libc::close(fd.into_raw_fd()) }.into())
+    nix::unistd::close(fd).map(|()| 0).map_err(observed)
 }
 
 /// `dup3(from, onto, O_CLOEXEC)` — Puts another file under the number `onto`, closing what it stood for.
@@ -72,8 +81,7 @@ pub fn replace(from: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> CallResult {
 
 /// `truncate(path, len)` — Changes a file's size by name.
 pub fn truncate(path: &CStr, len: u64) -> CallResult {
-    // SAFETY: the path is a C string that outlives the call.
-    result(unsafe { libc::truncate(path.as_ptr(), len as i64) }.into())
+    nix::unistd::truncate(path, len as i64).map(|()| 0).map_err(observed)
 }
 
 /// `pread(fd, span, offset)` — Reads into a span.
@@ -264,7 +272,7 @@ pub fn fork() -> CallResult {
     match unsafe { nix::unistd::fork() } {
         Ok(nix::unistd::ForkResult::Parent { child }) => Ok(child.as_raw() as u64),
         Ok(nix::unistd::ForkResult::Child) => Ok(0),
-        Err(errno) => Err(history::Errno(errno as i32)),
+        Err(error) => Err(observed(error)),
     }
 }
 
@@ -275,15 +283,15 @@ pub fn exit(status: i32) -> ! {
 }
 
 /// `tgkill(pid, tid, sig)` — Sends a signal to one thread.
-pub fn signal_thread(pid: u32, tid: u32, signal: i32) {
+pub fn signal_thread(pid: Pid, tid: Pid, signal: i32) -> CallResult {
+    let (pid, tid) = (pid.as_raw_nonzero().get(), tid.as_raw_nonzero().get());
     // SAFETY: takes no pointers; a thread that is gone is an error that changes nothing.
-    unsafe { libc::syscall(libc::SYS_tgkill, pid as libc::pid_t, tid as libc::pid_t, signal) };
+    result(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) })
 }
 
 /// `prctl(PR_SET_PDEATHSIG, SIGKILL)` — Dies with the thread that forked this process.
 pub fn die_with_parent() {
-    // SAFETY: takes no pointers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
 }
 
 /// `io_uring_enter(fd, 0, 1, GETEVENTS | EXT_ARG, timeout)` — Waits for a completion; its value is found in the queue.

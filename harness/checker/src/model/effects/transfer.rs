@@ -138,7 +138,9 @@ impl World<'_> {
         if let Some(Err(errno)) = result {
             self.failed_write(call, open, at, iov, errno, direct);
         }
-        if direct && self.policy.knows(crate::Known::DirectWriteFault) && lost_a_fault(iov, result)
+        if direct
+            && self.policy.knows(crate::Known::DirectWriteFault)
+            && (lost_a_fault(iov, result) || self.falls_back(call, file, iov))
         {
             self.direct_write_fault(call, open, at, iov);
         }
@@ -186,6 +188,19 @@ impl World<'_> {
                 .chain(odd)
                 .collect()
         });
+    }
+
+    /// Whether an O_DIRECT write may be whole in spite of a page that it could not pin: ext4 writes the rest through the page cache, which reads what
+    /// the processor can read (fs/ext4/file.c:ext4_dio_write_iter, 6.12).
+    fn falls_back(&self, call: u16, file: usize, iov: Iov) -> bool {
+        let segments = iov.iter().filter(|(buf, _)| matches!(buf, Buf::Map(..)));
+        self.files[file].id.mount == program::Mount::Ext4
+            && segments.zip(1..).any(|((buf, len), slot)| match (buf, self.map_in(call, slot)) {
+                (Buf::Map(_, offset), Some(map)) => {
+                    self.faults(map, *offset, *len, false, self.span(call)).gup_may.is_some()
+                }
+                _ => true,
+            })
     }
 
     /// Known: an O_DIRECT write that met a fault leaves its range, and the size within it, in any state.
