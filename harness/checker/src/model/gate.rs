@@ -58,15 +58,17 @@ impl World<'_> {
         })
     }
 
-    /// Whether what goes through the gate during a span may be failed by a release, and whether it must: it was held all the time until that.
+    /// Whether what goes through the gate during a span may be failed by a release, and whether it must: it was seen to be held until that.
     pub fn gate_fails(&self, gate: GateSlot, span: Span) -> (bool, bool) {
         let turns = self.turns(gate);
         let overlaps = |t: &&Turn| t.span.inv <= span.ret && t.span.ret >= span.inv;
         let fails = |t: &Turn| t.settle == Some(Settle::Fail);
         let may = turns.iter().filter(overlaps).any(fails);
-        let must = self
-            .held_until(gate, span.inv)
-            .is_some_and(|from| turns.iter().find(|t| t.span.inv == from).is_some_and(fails));
+        // A call that is on its way when the gate is released may come to it only then.
+        let stood = self.watch.first_stand(span.call).map_or(NEVER, |s| s.seq);
+        let must = self.held_until(gate, span.inv).is_some_and(|from| {
+            stood < from && turns.iter().find(|t| t.span.inv == from).is_some_and(fails)
+        });
         (may, must)
     }
 
