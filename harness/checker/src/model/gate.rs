@@ -58,16 +58,16 @@ impl World<'_> {
         })
     }
 
-    /// Whether what goes through the gate during a span may be failed by a release, and whether it must: it was seen to be held until that.
-    pub fn gate_fails(&self, gate: GateSlot, span: Span) -> (bool, bool) {
+    /// Whether what a call sends through the gate may be failed by a release, and whether it must: it was seen to stand there until that.
+    pub fn gate_fails(&self, gate: GateSlot, call: u16) -> (bool, bool) {
+        let span = self.span(call);
         let turns = self.turns(gate);
         let overlaps = |t: &&Turn| t.span.inv <= span.ret && t.span.ret >= span.inv;
         let fails = |t: &Turn| t.settle == Some(Settle::Fail);
         let may = turns.iter().filter(overlaps).any(fails);
-        // A call that is on its way when the gate is released may come to it only then.
-        let stood = self.watch.first_stand(span.call).map_or(NEVER, |s| s.seq);
         let must = self.held_until(gate, span.inv).is_some_and(|from| {
-            stood < from && turns.iter().find(|t| t.span.inv == from).is_some_and(fails)
+            let stood = self.watch.first_stand(call).is_some_and(|s| s.seq < from);
+            stood && turns.iter().find(|t| t.span.inv == from).is_some_and(fails)
         });
         (may, must)
     }
