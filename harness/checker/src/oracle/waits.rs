@@ -113,10 +113,12 @@ fn elsewhere(world: &World, call: u16, at: u64) -> String {
 
 /// Looks at a call that returned.
 pub fn returned(world: &World, call: u16, findings: &mut Findings) {
-    missing(world, call, findings);
     deaf(world, call, findings);
     if world.seen[call as usize].helped {
+        // What it waited for was taken away by the agent, which leaves no trace of its own.
         helped(world, call, findings);
+    } else {
+        missing(world, call, findings);
     }
 }
 
@@ -490,6 +492,14 @@ fn behind(world: &World, call: u16, from: u64, to: u64, all: &mut Vec<Cause>) {
     if let Some(via) = line.via {
         let ring = |k: &u16| world.line(*k).via.is_some_and(|v| v.ring == via.ring);
         all.extend(in_flight(world, call, from, to).find(ring).map(Cause::Ring));
+    }
+    if let Call::UnregisterBuffers { .. } = world.call_of(call) {
+        // Requests that use the buffer come to their end first.
+        let ring = world.seen[call as usize].slots.first().copied();
+        let uses = |k: &u16| {
+            world.line(*k).via.is_some() && world.seen[*k as usize].slots.last().copied() == ring
+        };
+        all.extend(in_flight(world, call, from, to).find(uses).map(Cause::Ring));
     }
     if takes_no_lock(world.call_of(call)) {
         return;
