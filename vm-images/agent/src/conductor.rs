@@ -49,6 +49,8 @@ pub struct Conductor {
     pool: Pool,
     /// Lines reported as blocked.
     reported: BTreeSet<usize>,
+    /// Those of them that ran for too long.
+    running: BTreeSet<usize>,
     /// Lines cut off when their child was killed, and when it died on its own.
     killed: Vec<usize>,
     died: Vec<usize>,
@@ -91,6 +93,7 @@ impl Conductor {
             current,
             pool: Pool::default(),
             reported: BTreeSet::new(),
+            running: BTreeSet::new(),
             killed: vec![],
             died: vec![],
         })
@@ -99,6 +102,7 @@ impl Conductor {
     /// Runs the program to its End, and removes what it left open. False: the runner must be killed, and the End is not recorded.
     pub fn conduct(&mut self, run: &Arc<Run>) -> bool {
         self.reported.clear();
+        self.running.clear();
         self.killed.clear();
         self.died.clear();
         for lane in &self.control.lanes[THREADS_MAX.into()..] {
@@ -241,12 +245,11 @@ impl Conductor {
             if current != line {
                 line = current;
                 // A line that was found blocked before is not given as long again, each time that something waits for its lane.
-                let again = self.reported.contains(&line);
-                let (look, running) = match (again, patience) {
-                    (true, Patience::Short) => (LOOK_AGAIN, LOOK_AGAIN),
-                    (true, Patience::Full) => (run.block_after, run.block_after),
-                    (false, _) => (run.block_after, RUNNING_MAX),
+                let look = match patience {
+                    Patience::Short if self.reported.contains(&line) => LOOK_AGAIN,
+                    _ => run.block_after,
                 };
+                let running = if self.running.contains(&line) { look } else { RUNNING_MAX };
                 look_at = now() + look.as_nanos() as u64;
                 give_up = now() + running.as_nanos() as u64;
             }
@@ -263,6 +266,7 @@ impl Conductor {
                 return self.found_blocked(run, line, look, patience);
             }
             if !over() && now() > give_up {
+                self.running.insert(line);
                 return self.found_blocked(run, line, Look::running(), patience);
             }
             look_at = now() + LOOK_AGAIN.as_nanos() as u64;
