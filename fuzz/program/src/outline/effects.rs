@@ -234,6 +234,7 @@ impl Outline {
                     self.setlease(id, lane, file, *lease);
                 }
             }
+            Call::LeaseBreakTime { seconds } => self.break_time = *seconds,
             Call::OnBreak { answer } => {
                 let answer = Some(*answer).filter(|answer| *answer != Lease::Layout);
                 self.spaces[Outline::space_index(lane)].answer = answer;
