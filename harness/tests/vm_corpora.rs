@@ -62,8 +62,13 @@ fn keeps_its_promises(kernel: &str) {
                 wrong.push(format!("{}:{at} on {home}: {broken}", seed.name));
             }
         }
+        let is_wrong = seed.findings.contains(&home);
         match check(&done.program, &done.history, &policy) {
+            Verdict::Explained if is_wrong => {
+                wrong.push(format!("{} on {home}: what was found is not there", seed.name));
+            }
             Verdict::Explained => {}
+            Verdict::Anomalous(_) if is_wrong => {}
             Verdict::Anomalous(anomalies) => wrong.extend(
                 anomalies.iter().map(|anomaly| format!("{} on {home}: {anomaly}", seed.name)),
             ),

@@ -198,7 +198,8 @@ impl Outline {
                 self.forget_lane(Lane::Child(*child));
                 self.end_child(*child);
             }
-            Call::IoUringSetup { slot, .. } => {
+            // Children have none.
+            Call::IoUringSetup { slot, .. } if matches!(lane, Lane::Thread(_)) => {
                 self.end_ring(lane, slot.0);
                 *self.ring_mut(lane, *slot) = Some(Ring::default());
             }
