@@ -15,8 +15,9 @@ use history::SkipReason;
 use program::{Call, LINES_MAX, THREADS_MAX};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A lane that was found blocked is looked at again after this time, when something waits for it.
@@ -312,7 +313,7 @@ impl Conductor {
     }
 
     /// Brings the program to its End; false if only a kill will.
-    fn finish(&mut self, run: &Run) -> bool {
+    fn finish(&mut self, run: &Arc<Run>) -> bool {
         let unfinished = |it: &Self| it.control.lines_at(stage::INVOKED).collect();
         let holds = run.program.lines.iter().any(|line| matches!(line.call, Call::Hold { .. }));
         let mut idle = self.wait_all(run, if holds { Patience::Full } else { Patience::Short });
@@ -331,8 +332,9 @@ impl Conductor {
         }
         idle = self.end_children(run) && self.all_idle(run);
         if !idle {
-            self.close_pipes(run);
+            let pipes = self.close_pipes(run);
             idle = self.interrupt(run);
+            idle &= self.within(run, |_| pipes.as_ref().is_none_or(JoinHandle::is_finished));
         }
         let helped = blocked.into_iter().filter(|line| self.control.stage(*line) == stage::OVER);
         let mut helped: BTreeSet<usize> = helped.chain(self.killed.iter().copied()).collect();
@@ -374,23 +376,33 @@ impl Conductor {
         })
     }
 
-    /// Closes the ends to write to, which ends readers; then drains for writers, and closes the ends to read from.
-    fn close_pipes(&mut self, run: &Run) {
-        let pipes = run.table.lock().pipes();
-        for pipe in &pipes {
-            let _ = run.table.close(pipe.write.clone());
-            let _ = rustix::fs::fcntl_setfl(&pipe.read, rustix::fs::OFlags::NONBLOCK);
-        }
-        let mut bytes = vec![0; 64 << 10];
-        self.within(run, |it| {
+    /// Closes the ends to write to, which ends readers; then drains for writers, and closes the ends to read from. A thread of its own does it: a
+    /// splice has the pipe's lock while it waits for its file, uninterruptibly, and so has to wait whoever wants the pipe (fs/splice.c:iter_file_splice_write, 6.12).
+    fn close_pipes(&mut self, run: &Arc<Run>) -> Option<JoinHandle<()>> {
+        let over = Arc::new(AtomicBool::new(false));
+        let (its_run, its_over) = (run.clone(), over.clone());
+        let drain = move || {
+            let pipes = its_run.table.lock().pipes();
             for pipe in &pipes {
-                while rustix::io::read(&pipe.read, &mut bytes[..]).is_ok_and(|n| n > 0) {}
+                let _ = its_run.table.close(pipe.write.clone());
+                let _ = rustix::fs::fcntl_setfl(&pipe.read, rustix::fs::OFlags::NONBLOCK);
             }
-            it.all_idle(run)
-        });
-        for pipe in pipes {
-            let _ = run.table.close(pipe.read);
-        }
+            let mut bytes = vec![0; 64 << 10];
+            while !its_over.load(Ordering::Acquire) {
+                for pipe in &pipes {
+                    while rustix::io::read(&pipe.read, &mut bytes[..]).is_ok_and(|n| n > 0) {}
+                }
+                std::thread::sleep(POLL);
+            }
+            for pipe in pipes {
+                let _ = its_run.table.close(pipe.read);
+            }
+        };
+        let thread = std::thread::Builder::new().name("pipes".into()).stack_size(STACK);
+        let thread = thread.spawn(drain).ok();
+        self.within(run, |it| it.all_idle(run));
+        over.store(true, Ordering::Release);
+        thread
     }
 
     /// Interrupts the threads that are in a call.

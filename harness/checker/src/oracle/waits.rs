@@ -61,6 +61,8 @@ pub fn blocked(world: &mut World, stand: &Stand, findings: &mut Findings) -> Opt
     let fits = |c: &Cause| match c {
         Cause::Page(_) => pages || !lease && stand.state != 'D',
         Cause::Lease(..) => lease || !pages && stand.state != 'D',
+        // A signal ends a wait for bytes or room (fs/pipe.c:pipe_wait_readable, 6.12).
+        Cause::Empty(_) | Cause::Full(_) => !pages && !lease && stand.state != 'D',
         _ => !pages && !lease,
     };
     let cause = causes.iter().find(|c| fits(c));
@@ -86,11 +88,46 @@ pub fn blocked(world: &mut World, stand: &Stand, findings: &mut Findings) -> Opt
             format!("{me} waits in {} in state D, where a signal must end the wait.", stand.wchan),
         );
     }
+    if let Some(other) = circle(world, stand, &causes)
+        && !world.policy.knows(crate::Known::DaxPipeDeadlock)
+    {
+        findings.call(
+            AnomalyKind::Hang,
+            Oracle::Liveness,
+            call,
+            format!(
+                "{me} and {} wait for each other: the one has the pipe and wants the file, the other has the file and wants what is in the pipe.",
+                who(world, other)
+            ),
+        );
+    }
     let sentence = cause.or(causes.first()).map_or_else(
         || format!("{me} waits for nothing that is known"),
         |c| sentence(world, call, c),
     );
     Some(Wait { call: CallId(call), seq: stand.seq, sentence })
+}
+
+/// The other one of a deadlock: a splice that has its pipe's lock stands behind the lock of a file whose owner waits for pages in that pipe.
+fn circle(world: &World, stand: &Stand, causes: &[Cause]) -> Option<u16> {
+    if stand.state != 'D'
+        || !matches!(
+            world.call_of(stand.call),
+            Call::SpliceFromPipe { .. } | Call::SpliceToPipe { .. }
+        )
+    {
+        return None;
+    }
+    let (mine, _) = pipe_end(world, stand.call)?;
+    let in_pipe = |k: u16| {
+        self::causes(world, k, stand.seq, stand.seq).iter().any(
+            |c| matches!(c, Cause::Page(Hold { means: Means::Pipe(pipe), .. }) if *pipe == mine),
+        )
+    };
+    causes.iter().find_map(|c| match c {
+        Cause::Inode(other, _) if in_pipe(*other) => Some(*other),
+        _ => None,
+    })
 }
 
 fn waits_for_pages(wchan: &str) -> bool {

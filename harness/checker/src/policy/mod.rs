@@ -45,6 +45,9 @@ pub enum Known {
     /// `xfs-failed-write-moves-size`: a write past the end of an XFS file that fails has zeroed up to its offset, and that moved the size
     /// (fs/iomap/buffered-io.c:iomap_write_end, 6.1; zeroing moves no size in 6.12).
     XfsFailedWriteSize,
+    /// `dax-pipe-into-its-own-file-deadlocks`: a change of layout that waits for pages in a pipe and a splice between that pipe and the file wait for each other
+    /// (fs/splice.c:iter_file_splice_write has the pipe's lock while it waits for the inode's, 6.12 and 6.1).
+    DaxPipeDeadlock,
     /// `xfs-dax-reflink-fault-livelock`: with shared extents on XFS DAX, a write fault may warn (dax_insert_entry, dax_disassociate_entry, insert_pfn)
     /// and then be taken again for ever: inside a read unkillable and with the file locked, in a store or MADV_POPULATE_WRITE until
     /// the process is killed (fs/dax.c:dax_insert_entry against mm/memory.c:insert_pfn, 6.12 and 6.1). A call that stands still, or a guest that
@@ -75,6 +78,7 @@ impl Known {
             Known::DaxUnshareStale => "dax-unshare-shows-stale-media",
             Known::XfsDaxReflinkContent => "xfs-dax-reflink-loses-writes",
             Known::XfsFailedWriteSize => "xfs-failed-write-moves-size",
+            Known::DaxPipeDeadlock => "dax-pipe-into-its-own-file-deadlocks",
             Known::XfsDaxReflinkFault => "xfs-dax-reflink-fault-livelock",
             Known::XfsDaxShortCow => "xfs-dax-short-cow-write-shows-stale-media",
             Known::XfsUnwrittenTail => "xfs-growth-exposes-the-unwritten-tail",
