@@ -15,5 +15,6 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let _ = checker::check(&record.program, &record.history, &Policy::for_release("6.12"));
-    let _ = timeline::history(&record.program, &record.history);
+    let waits = checker::waits(&record.program, &record.history, &Policy::for_release("6.12"));
+    let _ = timeline::history(&record.program, &record.history, &waits);
 });

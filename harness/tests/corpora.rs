@@ -4,7 +4,7 @@
 
 mod expect;
 
-use expect::{Fact, Outcome, Seed, promises, seeds};
+use expect::{Fact, Outcome, Seed, comments, seeds};
 use history::{Errno, Event, History, Payload};
 use program::{CallId, Lane, Mount, Program};
 use std::collections::BTreeMap;
@@ -80,12 +80,13 @@ fn promises_have_one_spelling() {
         ("# expect mainline: #0 fine", "`fine` is no outcome"),
         ("# expect mainline: #0 ok later #1", "`ok later #1` is no fact"),
         ("# expect mainline: signals 1, SIGFOO", "`SIGFOO` names no signal"),
+        ("# finding all-is-lost", "no place"),
     ] {
-        let told = promises(line).err().map(|(_, told)| told);
+        let told = comments(line).err().map(|(_, told)| told);
         assert_eq!(told.as_deref(), Some(error), "{line}");
     }
     let line = "# expect mainline revoke on dax ext4: #3 blocked, ok=4K|EINTR after #5; signals 1, RT1 to t1 after #2";
-    let (_, all) = promises(line).expect("it is a promise");
+    let all = comments(line).expect("it is a promise").promises;
     assert_eq!(all[0].policies, ["mainline", "revoke"]);
     assert_eq!(all[0].homes, [Mount::Ext4Dax, Mount::XfsDax, Mount::Ext4]);
     let ended = vec![Outcome::Value(4096), Outcome::Error(Errno(4))];
@@ -109,7 +110,7 @@ fn promises_have_one_spelling() {
 #[test]
 fn promises_that_are_broken_are_told() {
     let line = "# expect all: #0 not blocked, ok before #1; #1 EINTR; signals 0";
-    let (_, all) = promises(line).expect("it is a promise");
+    let all = comments(line).expect("it is a promise").promises;
     let call = |n| CallId(n);
     let invoke = |seq, n| Event::Invoke { seq, call: call(n), time_ns: 0, slots: vec![] };
     let returned = |seq, n, result| Event::Return {
@@ -145,8 +146,15 @@ fn promises_that_are_broken_are_told() {
 fn a_program_moves_with_all_its_names() {
     let text = "pinfuzz 1\nimage xfs-dax\nt0: f0 = open(\"a\", RDWR|CREAT)\n";
     let program = Program::parse(text).expect("the program parses");
-    let (homes, promises) = promises(text).expect("there are no promises");
-    let seed = Seed { name: "it".into(), text: text.into(), program, homes, promises };
+    let said = comments(text).expect("there are no promises");
+    let seed = Seed {
+        name: "it".into(),
+        text: text.into(),
+        program,
+        homes: said.homes,
+        promises: said.promises,
+        findings: said.findings,
+    };
     let paths: Vec<String> =
         seed.at(Mount::Ext4).lines[0].call.paths().map(|p| p.to_string()).collect();
     assert_eq!(paths, ["\"ext4:a\""]);

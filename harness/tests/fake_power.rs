@@ -2,7 +2,7 @@
 //!
 //! Everything is seeded; what fails prints the program's seed, its text and what was said of it.
 
-use checker::{Policy, Verdict, check};
+use checker::{Policy, Regime, Verdict, check};
 use harness::target::fake::{Bug, FakeConfig, FakeTarget};
 use harness::target::{Done, Target};
 use program::{Mount, Program};
@@ -19,10 +19,16 @@ fn program(seed: u64) -> Program {
 }
 
 /// Runs programs `from..to` and hands out each result until `look` returns false.
-fn run(bug: Option<Bug>, from: u64, to: u64, mut look: impl FnMut(u64, Done) -> bool) -> bool {
+fn run(
+    (regime, bug): (Regime, Option<Bug>),
+    from: u64,
+    to: u64,
+    mut look: impl FnMut(u64, Done) -> bool,
+) -> bool {
     let mut seed = from;
     while seed < to {
-        let mut target = FakeTarget::new(FakeConfig { seed, bug, ..FakeConfig::default() });
+        let config = FakeConfig { seed, bug, regime, ..FakeConfig::default() };
+        let mut target = FakeTarget::new(config);
         let end = (seed + LIFE).min(to);
         let mut delivered = seed;
         while seed < end {
@@ -46,16 +52,23 @@ fn run(bug: Option<Bug>, from: u64, to: u64, mut look: impl FnMut(u64, Done) -> 
     true
 }
 
-#[test]
-fn an_honest_kernel_is_never_accused() {
-    let number =
-        |name, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let count: u64 = number("PINFUZZ_HONEST", HONEST_PROGRAMS);
-    let from: u64 = number("PINFUZZ_FROM", 0);
-    let policy = Policy::for_release("6.12");
+/// The policy that describes a regime, with no defect known.
+fn policy(regime: Regime) -> Policy {
+    Policy::named(regime.name()).expect("every regime has a policy")
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+/// Runs the honest fake under a regime, and shows what it is accused of.
+fn is_never_accused(regime: Regime) {
+    let count = number("PINFUZZ_HONEST", HONEST_PROGRAMS);
+    let from = number("PINFUZZ_FROM", 0);
+    let policy = policy(regime);
     let mut inconclusive = 0;
     let mut accused = 0;
-    run(None, from, from + count, |seed, done| {
+    run((regime, None), from, from + count, |seed, done| {
         match check(&done.program, &done.history, &policy) {
             Verdict::Explained => {}
             Verdict::Inconclusive(reason) => {
@@ -82,13 +95,35 @@ fn an_honest_kernel_is_never_accused() {
 }
 
 #[test]
+fn an_honest_kernel_is_never_accused() {
+    is_never_accused(Regime::Mainline);
+}
+
+#[test]
+fn an_honest_kernel_with_layout_leases_is_never_accused() {
+    is_never_accused(Regime::LayoutLease);
+}
+
+#[test]
+fn an_honest_kernel_with_strict_layout_leases_is_never_accused() {
+    is_never_accused(Regime::LayoutLeaseStrict);
+}
+
+#[test]
+fn an_honest_kernel_that_takes_pages_away_is_never_accused() {
+    is_never_accused(Regime::Revoke);
+}
+
+#[test]
 fn every_planted_bug_is_found_by_an_oracle_that_is_meant_to() {
-    let policy = Policy::for_release("6.12");
+    let only = std::env::var("PINFUZZ_BUGS").unwrap_or_default();
+    let wanted = |bug: &&Bug| only.is_empty() || only.split(',').any(|n| n == bug.name());
     let mut missed = Vec::new();
-    for bug in Bug::ALL {
+    for bug in Bug::ALL.iter().filter(wanted) {
+        let policy = policy(bug.regime());
         let mut others = Vec::new();
         let mut found = None;
-        run(Some(*bug), 0, POWER_PROGRAMS, |seed, done| {
+        run((bug.regime(), Some(*bug)), 0, POWER_PROGRAMS, |seed, done| {
             if let Verdict::Anomalous(list) = check(&done.program, &done.history, &policy) {
                 if let Some(hit) = list.iter().find(|a| bug.expected().contains(&a.oracle)) {
                     found = Some((seed, hit.to_string()));

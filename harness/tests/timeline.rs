@@ -2,7 +2,7 @@
 //!
 //! The checker is not asked; the anomaly is made up.
 
-use checker::{Anomaly, AnomalyKind, Oracle, Verdict};
+use checker::{Anomaly, AnomalyKind, Oracle, Verdict, Wait};
 use harness::report::{Signature, explain, headline, timeline};
 use history::{
     Bytes, Down, Errno, Event, Extent, FaultSignal, FileFacts, FileId, History, Payload, ReadPath,
@@ -101,10 +101,16 @@ fn anomaly() -> Anomaly {
     }
 }
 
+fn wait() -> Wait {
+    let sentence =
+        "fallocate#4 waits for page 1 of xfs-dax:a, held by the pipe of vmsplice#2".into();
+    Wait { call: CallId(4), seq: 9, sentence }
+}
+
 #[test]
 fn every_event_has_words() {
     let program = Program::parse(PROGRAM).unwrap();
-    let text = explain(&program, &history(), &Verdict::Anomalous(vec![anomaly()]));
+    let text = explain(&program, &history(), &Verdict::Anomalous(vec![anomaly()]), &[wait()]);
     insta::assert_snapshot!(text);
 }
 
@@ -130,7 +136,7 @@ fn a_lying_guest_is_shown_and_not_believed() {
         invoke(2, u16::MAX),
         Event::Names { by: ReadPath::Read, mount: Mount::Ext4, names: vec![(255, facts().id)] },
     ];
-    let text = timeline::history(&program, &history);
+    let text = timeline::history(&program, &history, &[]);
     assert!(text.contains("(no such call)"), "{text}");
 }
 

@@ -34,7 +34,8 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         if args.quiet {
             cmd::print(&format!("{}: {}\n", path.display(), headline(&verdict)));
         } else {
-            cmd::print(&explain(&record.program, &record.history, &verdict));
+            let waits = checker::waits(&record.program, &record.history, &policy);
+            cmd::print(&explain(&record.program, &record.history, &verdict, &waits));
         }
         worst = cmd::run::worse(worst, cmd::run::exit(&verdict));
         debug_assert!(!matches!(verdict, Verdict::Anomalous(ref list) if list.is_empty()));

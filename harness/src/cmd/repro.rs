@@ -193,7 +193,9 @@ impl Runs {
                 }
                 if !self.explained_once {
                     self.explained_once = true;
-                    cmd::print(&format!("\n{}\n", explain(&done.program, &done.history, &verdict)));
+                    let waits = checker::waits(&done.program, &done.history, &policy);
+                    let text = explain(&done.program, &done.history, &verdict, &waits);
+                    cmd::print(&format!("\n{text}\n"));
                 }
             }
         }

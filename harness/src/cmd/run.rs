@@ -50,7 +50,8 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         if args.quiet {
             cmd::print(&format!("{}: {}\n", path.display(), headline(&verdict)));
         } else {
-            cmd::print(&explain(&done.program, &done.history, &verdict));
+            let waits = checker::waits(&done.program, &done.history, &policy);
+            cmd::print(&explain(&done.program, &done.history, &verdict, &waits));
         }
         worst = worse(worst, exit(&verdict));
     }

@@ -23,7 +23,9 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         let record = cmd::read_record(&path)?;
         cmd::print(&timeline::program(&record.program, &Marks::default()));
         cmd::print("\n");
-        cmd::print(&timeline::history(&record.program, &record.history));
+        let policy = checker::Policy::for_release("");
+        let waits = checker::waits(&record.program, &record.history, &policy);
+        cmd::print(&timeline::history(&record.program, &record.history, &waits));
     } else {
         let path = if is_find { args.file.join("program.prog") } else { args.file.clone() };
         cmd::print(&cmd::read_program(&path)?.to_string());

@@ -5,7 +5,7 @@
 use crate::report::oracle_name;
 use crate::report::timeline::{self, Marks};
 use crate::target::TargetInfo;
-use checker::{Anomaly, Verdict};
+use checker::{Anomaly, Policy, Verdict, Wait};
 use history::{Event, History};
 use program::{CallId, Program};
 use serde::{Deserialize, Serialize};
@@ -90,9 +90,12 @@ impl Find {
     pub(super) fn files(&self, folder: &Path) -> Vec<(&'static str, Vec<u8>)> {
         let verdict = if self.anomalies.is_empty() {
             "The checker broke on this history; see the panic message of the run.\n\n".to_string()
-                + &timeline::history(&self.program, &self.history)
+                + &timeline::history(&self.program, &self.history, &[])
         } else {
-            explain(&self.program, &self.history, &Verdict::Anomalous(self.anomalies.clone()))
+            let policy = Policy::named(&self.policy).unwrap_or(Policy::for_release(""));
+            let waits = checker::waits(&self.program, &self.history, &policy);
+            let verdict = Verdict::Anomalous(self.anomalies.clone());
+            explain(&self.program, &self.history, &verdict, &waits)
         };
         let verdict = format!("{verdict}\nrepeat\n  pinfuzz repro {}\n", folder.display());
         let record =
@@ -180,8 +183,8 @@ pub fn headline(verdict: &Verdict) -> String {
     }
 }
 
-/// The verdict in full: the anomalies in words, the program with the guilty lines marked, and the timeline.
-pub fn explain(program: &Program, history: &History, verdict: &Verdict) -> String {
+/// The verdict in full: the anomalies in words, the program with the guilty lines marked, and the timeline with what each blocked call waited for.
+pub fn explain(program: &Program, history: &History, verdict: &Verdict, waits: &[Wait]) -> String {
     let mut text = String::new();
     let mut marks = Marks::default();
     if let Verdict::Anomalous(anomalies) = verdict {
@@ -197,7 +200,7 @@ pub fn explain(program: &Program, history: &History, verdict: &Verdict) -> Strin
         let _ = writeln!(text, "{}", headline(verdict));
     }
     let _ = write!(text, "\nprogram{}\n{}", marks.legend(), timeline::program(program, &marks));
-    let _ = write!(text, "\ntimeline\n{}", timeline::history(program, history));
+    let _ = write!(text, "\ntimeline\n{}", timeline::history(program, history, waits));
     text
 }
 

@@ -1,7 +1,8 @@
 //! A History beside its Program, for people: one line an event, in the order in which they happened.
 //!
-//! Shows everything that was recorded and judges none of it. Sizes are in bytes, with `K` and `M` where they are round.
+//! Shows everything that was recorded and judges none of it; what a call waited for, the checker says. Sizes are in bytes, with `K` and `M` where they are round.
 
+use checker::Wait;
 use history::errno;
 use history::{
     Bytes, CallResult, Event, FaultSignal, FileFacts, FileId, History, Payload, Run, SkipReason,
@@ -70,9 +71,9 @@ pub fn program(program: &Program, marks: &Marks) -> String {
     text
 }
 
-/// The whole history, beside the calls that made it.
-pub fn history(program: &Program, history: &History) -> String {
-    let mut view = View::new(program, history);
+/// The whole history, beside the calls that made it, and what those waited for that were seen to stand still.
+pub fn history(program: &Program, history: &History, waits: &[Wait]) -> String {
+    let mut view = View { waits, ..View::new(program, history) };
     let mut events = history.events.iter().peekable();
     while let Some(event) = events.next() {
         // A call that nothing overtook is one line; any other shows its start and its end.
@@ -107,12 +108,13 @@ struct View<'a> {
     program: &'a Program,
     lines: Vec<String>,
     history: &'a History,
+    waits: &'a [Wait],
     text: String,
 }
 
 impl<'a> View<'a> {
     fn new(program: &'a Program, history: &'a History) -> View<'a> {
-        View { program, lines: lines(program), history, text: String::new() }
+        View { program, lines: lines(program), history, waits: &[], text: String::new() }
     }
 
     /// The text of a call; a lying guest may name one that the program does not have.
@@ -169,10 +171,14 @@ impl<'a> View<'a> {
                 self.head(&time(*time_ns), *call, '<', &text);
                 self.payload(payload);
             }
-            Event::Blocked { call, time_ns, state, wchan, .. } => {
+            Event::Blocked { seq, call, time_ns, state, wchan } => {
                 let place = if wchan.is_empty() || wchan == "0" { "the kernel" } else { wchan };
                 let text = format!("is blocked in {place} (state {state})");
                 self.head(&time(*time_ns), *call, '~', &text);
+                let wait = self.waits.iter().find(|w| w.seq == *seq && w.call == *call);
+                if let Some(sentence) = wait.map(|w| printable(&w.sentence)) {
+                    self.detail(&sentence);
+                }
             }
             Event::Skipped { call, reason, .. } => {
                 let text = format!("{} was left out: {}", self.call(*call), skipped(*reason));
@@ -317,6 +323,10 @@ impl<'a> View<'a> {
         };
         if call == history::stamp::CALL_POISON {
             return format!("poison{whose}: the buffer as it was before the call");
+        }
+        if let Some(gate) = (0..2).find(|n| history::stamp::call_gate(*n) == call) {
+            let offset = size(offset);
+            return format!("the device of g{gate}{whose} as it was at first, from {offset} on");
         }
         let name =
             if run == self.history.run { self.name(CallId(call)) } else { format!("#{call}") };

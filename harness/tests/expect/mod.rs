@@ -10,7 +10,8 @@
 //!
 //! Policies come first: `mainline`, `mainline-6.1`, `mainline-6.12`, `layout-lease`, `layout-lease-strict`, `revoke`, or `all`. Places, if any, follow `on`:
 //! mounts, `dax`, `cached` (the page cache), `ext4-any`, `xfs-any`; the program's home must be one of them. Then facts of a line `#N`, counted from 0 as in reports;
-//! `;` starts the facts of another line, or of signals. `# homes:` says to which homes the program can be moved; without it, to all.
+//! `;` starts the facts of another line, or of signals. `# finding NAME on PLACES` says that stock kernels do something wrong there, which the verdict must
+//! name: once they do not, or the checker knows it, the comment is to go. `# homes:` says to which homes the program can be moved; without it, to all.
 //!
 //! It does not judge the bytes: the checker does that for every history.
 
@@ -30,6 +31,16 @@ pub struct Seed {
     pub program: Program,
     pub homes: Vec<Mount>,
     pub promises: Vec<Promise>,
+    /// Where stock kernels do something wrong.
+    pub findings: Vec<Mount>,
+}
+
+/// What the comments of a program say.
+#[derive(Debug)]
+pub struct Comments {
+    pub homes: Vec<Mount>,
+    pub promises: Vec<Promise>,
+    pub findings: Vec<Mount>,
 }
 
 /// One `# expect` line.
@@ -107,9 +118,9 @@ fn seed(path: &Path) -> Seed {
     let text = std::fs::read_to_string(path).expect("the program can be read");
     let name = path.strip_prefix(corpus()).unwrap_or(path).display().to_string();
     let program = Program::parse(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let (homes, promises) =
-        promises(&text).unwrap_or_else(|(line, error)| panic!("{name}:{line}: {error}"));
-    Seed { name, text, program, homes, promises }
+    let Comments { homes, promises, findings } =
+        comments(&text).unwrap_or_else(|(line, error)| panic!("{name}:{line}: {error}"));
+    Seed { name, text, program, homes, promises, findings }
 }
 
 impl Seed {
@@ -133,20 +144,25 @@ impl Seed {
     }
 }
 
-/// The homes and promises of a text, or what is wrong with which line.
-pub fn promises(text: &str) -> Result<(Vec<Mount>, Vec<Promise>), (usize, String)> {
-    let mut homes = Mount::ALL.to_vec();
-    let mut promises = Vec::new();
+/// What the comments of a text say, or what is wrong with which line.
+pub fn comments(text: &str) -> Result<Comments, (usize, String)> {
+    let mut said =
+        Comments { homes: Mount::ALL.to_vec(), promises: Vec::new(), findings: Vec::new() };
     for (index, line) in text.lines().enumerate() {
         let at = index + 1;
+        let here = |error| (at, error);
         if let Some(words) = line.strip_prefix("# homes:") {
-            homes = places(words.split_whitespace()).map_err(|error| (at, error))?;
+            said.homes = places(words.split_whitespace()).map_err(here)?;
+        }
+        if let Some(rest) = line.strip_prefix("# finding ") {
+            let (_, homes) = rest.split_once(" on ").ok_or((at, "no place".to_owned()))?;
+            said.findings.extend(places(homes.split_whitespace()).map_err(here)?);
         }
         if let Some(rest) = line.strip_prefix("# expect ") {
-            promises.push(promise(at, rest).map_err(|error| (at, error))?);
+            said.promises.push(promise(at, rest).map_err(here)?);
         }
     }
-    Ok((homes, promises))
+    Ok(said)
 }
 
 fn promise(at: usize, text: &str) -> Result<Promise, String> {

@@ -151,18 +151,22 @@ impl Writer<'_, '_> {
         } else {
             self.dice.pick(LayoutChange::ALL)
         };
+        // Children have no rings and no memory gate.
+        let of_threads = needs_first_process(source);
+        let change =
+            if of_threads && ends.contains(&change) { LayoutChange::FtruncateDown } else { change };
         let holder_ends = ends.contains(&change);
         if holder_ends && source == PinSource::PipeElsewhere {
             // Before the fork, so that both have it.
             self.pipe(CONDUCTOR, &[]);
         }
         let lane = if holder_ends { self.child() } else { None };
-        let lane = lane.unwrap_or_else(|| self.worker().unwrap_or(CONDUCTOR));
-        let was_racing = self.racing;
-        // A lane that waits for its request would not come to its end.
-        self.racing |= change == LayoutChange::HolderExit;
+        let lane = match lane {
+            Some(child) => child,
+            None if of_threads => self.worker_among(&WORKERS, CONDUCTOR).unwrap_or(CONDUCTOR),
+            None => self.worker().unwrap_or(CONDUCTOR),
+        };
         let taken = self.take(source, victim, lane);
-        self.racing = was_racing;
         let Some(taken) = taken else { return };
         if self.dice.chance(20) {
             self.bystander(victim);
@@ -212,11 +216,14 @@ impl Writer<'_, '_> {
         let children = (0..crate::CHILDREN_MAX)
             .filter(|n| self.outline.alive[usize::from(*n)])
             .map(Lane::Child);
-        let free: Vec<Lane> = WORKERS
-            .into_iter()
-            .chain(children)
-            .filter(|lane| *lane != but && !self.outline.is_stuck(*lane))
-            .collect();
+        let lanes: Vec<Lane> = WORKERS.into_iter().chain(children).collect();
+        self.worker_among(&lanes, but)
+    }
+
+    fn worker_among(&mut self, lanes: &[Lane], but: Lane) -> Option<Lane> {
+        let free = lanes.iter().copied();
+        let free: Vec<Lane> =
+            free.filter(|lane| *lane != but && !self.outline.is_stuck(*lane)).collect();
         self.dice.pick_some(&free)
     }
 
@@ -699,6 +706,22 @@ impl Writer<'_, '_> {
             _ => self.line(lane),
         }
     }
+}
+
+/// Whether the source is one that only the threads have.
+fn needs_first_process(source: PinSource) -> bool {
+    use PinSource as S;
+    matches!(
+        source,
+        S::RingRead
+            | S::RingWrite
+            | S::FixedRead
+            | S::FixedWrite
+            | S::Registered
+            | S::RegisteredPrivate
+            | S::ProcessVmRead
+            | S::ProcessVmWrite
+    )
 }
 
 /// The changes.

@@ -89,6 +89,10 @@ impl Writer<'_, '_> {
             self.call(CONDUCTOR, Call::Getlease { file: holder.file });
         }
         self.answer(victim, holder);
+        if self.outline.waits_for_lease() && !(1..=2).contains(&self.outline.break_time) {
+            // Nobody waits that long.
+            self.unlock(victim);
+        }
         for lane in (1..THREADS_MAX).map(Lane::Thread) {
             if self.lines.iter().any(|line| line.lane == lane) && self.dice.chance(85) {
                 self.call(CONDUCTOR, Call::Wait { lane });
@@ -105,6 +109,28 @@ impl Writer<'_, '_> {
             self.call(CONDUCTOR, Call::Setlease { file, lease });
         }
         self.clear(victim);
+    }
+
+    /// Gives back every lease that somebody who does not wait has.
+    fn unlock(&mut self, victim: Victim) {
+        for lane in [CONDUCTOR, Lane::Child(0), Lane::Child(1)] {
+            let files = self.outline.space(lane).files;
+            let leased = |file: &crate::outline::OpenFile| {
+                file.inode == victim.inode
+                    && self.outline.descriptions[file.description].lease.is_some()
+            };
+            let leased: Vec<u8> = (0..)
+                .zip(files)
+                .filter(|(_, file)| file.as_ref().is_some_and(leased))
+                .map(|(slot, _)| slot)
+                .collect();
+            for slot in leased {
+                if !self.outline.is_stuck(lane) {
+                    let (file, lease) = (FileSlot(slot), Lease::Unlock);
+                    self.call(lane, Call::Setlease { file, lease });
+                }
+            }
+        }
     }
 
     pub(super) fn notice(&mut self) -> Notice {
@@ -233,15 +259,19 @@ impl Writer<'_, '_> {
         self.dice.pick_some(&free)
     }
 
-    /// Issues what may wait for a lease. Readers poll while they wait and are never seen to stand still, so the next line does not wait for
-    /// them.
+    /// Issues what may wait for a lease. Who waits for a downgrade, or without an end, polls and is never seen to stand still, so the next line
+    /// does not wait for it.
     fn break_by(&mut self, lane: Lane, call: Call) {
-        let polls = match call {
-            Call::Open { path, access: Access::ReadOnly, .. } => {
-                self.outline.lookup(path).is_some_and(|inode| self.outline.conflicts(inode, false))
-            }
-            _ => false,
+        let met = match call {
+            Call::Open { path, access, .. } => Some((path, access != Access::ReadOnly)),
+            Call::Truncate { path, .. } => Some((path, true)),
+            _ => None,
         };
+        let polls = met.is_some_and(|(path, to_write)| {
+            let inode = self.outline.lookup(path);
+            inode.is_some_and(|inode| self.outline.conflicts(inode, to_write))
+                && (!to_write || self.outline.break_time == 0)
+        });
         if polls {
             self.push(Line { detached: true, ..Line::new(lane, call) });
         } else {

@@ -22,6 +22,20 @@ impl Writer<'_, '_> {
         let pipes = space.pipes.iter().flatten().count();
         match kind {
             K::OpenGate | K::LeaseBreakTime | K::OnBreak => kind,
+            // Children have no rings and no memory gate.
+            K::ProcessVmReadv
+            | K::ProcessVmWritev
+            | K::RegisterBuffers
+            | K::UnregisterBuffers
+            | K::CloseRing
+                if matches!(lane, Lane::Child(_)) =>
+            {
+                if has_map {
+                    K::ProcMemPread
+                } else {
+                    K::Fsync
+                }
+            }
             // Whoever is to be hit must be there.
             K::Kill if self.outline.alive.contains(&true) => kind,
             K::Interrupt if self.shape.threads > 1 => kind,

@@ -198,7 +198,8 @@ impl Outline {
                 self.forget_lane(Lane::Child(*child));
                 self.end_child(*child);
             }
-            Call::IoUringSetup { slot, .. } => {
+            // Children have none.
+            Call::IoUringSetup { slot, .. } if matches!(lane, Lane::Thread(_)) => {
                 self.end_ring(lane, slot.0);
                 *self.ring_mut(lane, *slot) = Some(Ring::default());
             }
@@ -234,6 +235,7 @@ impl Outline {
                     self.setlease(id, lane, file, *lease);
                 }
             }
+            Call::LeaseBreakTime { seconds } => self.break_time = *seconds,
             Call::OnBreak { answer } => {
                 let answer = Some(*answer).filter(|answer| *answer != Lease::Layout);
                 self.spaces[Outline::space_index(lane)].answer = answer;

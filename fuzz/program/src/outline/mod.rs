@@ -130,7 +130,7 @@ pub(crate) struct Space {
 const SPACES: usize = 1 + CHILDREN_MAX as usize;
 
 /// What is probably true after some lines.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outline {
     pub inodes: Vec<Inode>,
     pub descriptions: Vec<Description>,
@@ -145,12 +145,37 @@ pub(crate) struct Outline {
     holds: Vec<Hold>,
     /// Descriptors on their way through the socket.
     pub socket: VecDeque<OpenFile>,
+    /// Seconds until the break of a lease has its way; 0 is never.
+    pub break_time: u8,
     /// Lines that wait, in the order in which they came.
     waiting: Vec<waits::Waiting>,
     /// Lines seen.
     seen: u16,
     pub held_pairs: Vec<HeldPair>,
     pub lease_pairs: Vec<LeasePair>,
+}
+
+impl Default for Outline {
+    fn default() -> Outline {
+        Outline {
+            inodes: Vec::new(),
+            descriptions: Vec::new(),
+            names: Default::default(),
+            spaces: Default::default(),
+            pipes: Vec::new(),
+            forked: Default::default(),
+            alive: Default::default(),
+            held: Default::default(),
+            holds: Vec::new(),
+            socket: VecDeque::new(),
+            // What every program starts with.
+            break_time: 45,
+            waiting: Vec::new(),
+            seen: 0,
+            held_pairs: Vec::new(),
+            lease_pairs: Vec::new(),
+        }
+    }
 }
 
 impl Outline {

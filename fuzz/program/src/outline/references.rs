@@ -98,7 +98,9 @@ impl Outline {
                 }
             }
             Call::ProcessVmReadv { map, gate, len, .. }
-            | Call::ProcessVmWritev { map, gate, len, .. } => {
+            | Call::ProcessVmWritev { map, gate, len, .. }
+                if space == 0 =>
+            {
                 let into = matches!(line.call, Call::ProcessVmWritev { .. });
                 let source =
                     if into { PinSource::ProcessVmWrite } else { PinSource::ProcessVmRead };

@@ -149,7 +149,9 @@ impl Outline {
                 self.is_held(gate).then_some(Why::Gate(gate))
             }
             Call::ProcessVmReadv { map, gate, len, .. }
-            | Call::ProcessVmWritev { map, gate, len, .. } => {
+            | Call::ProcessVmWritev { map, gate, len, .. }
+                if matches!(lane, Lane::Thread(_)) =>
+            {
                 self.map(lane, *map)?;
                 (self.is_held(*gate) && *len > 0).then_some(Why::Gate(*gate))
             }

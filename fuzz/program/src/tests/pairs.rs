@@ -13,7 +13,7 @@ fn parse(image: &str, lines: &str) -> Program {
     program.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A lane whose call is in flight has to end it before it exits, so that only what others may end can outlive it.
+/// A child has no rings and no memory gate, and a lane whose call is in flight has to end it before it exits.
 fn can_meet(source: PinSource, change: LayoutChange) -> bool {
     use PinSource as S;
     let in_call = matches!(
@@ -22,12 +22,15 @@ fn can_meet(source: PinSource, change: LayoutChange) -> bool {
             | S::DirectWrite
             | S::GateRead
             | S::GateWrite
-            | S::ProcessVmRead
-            | S::ProcessVmWrite
             | S::ProcMemRead
             | S::ProcMemWrite
     );
-    !(in_call && change == LayoutChange::HolderExit)
+    let in_pipe = matches!(source, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
+    match change {
+        LayoutChange::HolderExit => in_pipe,
+        LayoutChange::HolderKill => in_pipe || in_call,
+        _ => true,
+    }
 }
 
 /// Where there is an F_RDLCK there is nobody who could write: F_SETLEASE refuses.

@@ -171,7 +171,7 @@ fn wanted() -> Vec<String> {
         }
     }
     let in_child = ["Load", "Store", "Pread", "Pwrite", "Mmap", "Ftruncate", "Exit"];
-    let pins_in_child = ["Vmsplice", "ReadPipe", "ClosePipe", "RegisterBuffers", "ProcessVmReadv"];
+    let pins_in_child = ["Vmsplice", "ReadPipe", "ClosePipe", "ProcMemPread", "ProcMemPwrite"];
     let leases_in_child = ["Setlease", "RecvFd", "OnBreak", "Setsig", "SetownEx", "OpenGate"];
     for kind in in_child.into_iter().chain(pins_in_child).chain(leases_in_child) {
         all.push(format!("{kind} in a child"));

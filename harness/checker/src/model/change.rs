@@ -118,16 +118,17 @@ impl World<'_> {
         }
         let range =
             |offset: u64| (page_down(offset), page_up(offset.saturating_add(len).min(1 << 40)));
+        // What surely is replaced: as much as the source surely has.
+        let (min, _) = self.sizes(src, self.span(call), Some(call));
+        let some = len.min(min.saturating_sub(src_offset));
+        let taken = match some {
+            0 => (0, 0),
+            some => (page_down(dst_offset), page_up(dst_offset.saturating_add(some))),
+        };
         let change = Change::Share;
         // The source keeps its blocks.
         vec![
-            Changed {
-                file: dst,
-                change,
-                taken: range(dst_offset),
-                touched: range(dst_offset),
-                certain: true,
-            },
+            Changed { file: dst, change, taken, touched: range(dst_offset), certain: true },
             Changed { file: src, change, taken: (0, 0), touched: range(src_offset), certain: true },
         ]
     }

@@ -58,15 +58,17 @@ impl World<'_> {
         })
     }
 
-    /// Whether what goes through the gate during a span may be failed by a release, and whether it must: it was held all the time until that.
-    pub fn gate_fails(&self, gate: GateSlot, span: Span) -> (bool, bool) {
+    /// Whether what a call sends through the gate may be failed by a release, and whether it must: it was seen to stand there until that.
+    pub fn gate_fails(&self, gate: GateSlot, call: u16) -> (bool, bool) {
+        let span = self.span(call);
         let turns = self.turns(gate);
         let overlaps = |t: &&Turn| t.span.inv <= span.ret && t.span.ret >= span.inv;
         let fails = |t: &Turn| t.settle == Some(Settle::Fail);
         let may = turns.iter().filter(overlaps).any(fails);
-        let must = self
-            .held_until(gate, span.inv)
-            .is_some_and(|from| turns.iter().find(|t| t.span.inv == from).is_some_and(fails));
+        let must = self.held_until(gate, span.inv).is_some_and(|from| {
+            let stood = self.watch.first_stand(call).is_some_and(|s| s.seq < from);
+            stood && turns.iter().find(|t| t.span.inv == from).is_some_and(fails)
+        });
         (may, must)
     }
 

@@ -293,7 +293,28 @@ impl<'a> World<'a> {
         (from, if span.ret == NEVER { NEVER } else { self.watch.time(span.ret) })
     }
 
+    /// A holder's descriptors may be gone by now without a call that says so: his process ended.
+    fn fade(&mut self, file: usize, span: Span) {
+        let Some(states) = self.lease_states(file, span) else { return };
+        let mut opens: Vec<usize> = states.iter().flatten().map(|h| h.open).collect();
+        opens.sort_unstable();
+        opens.dedup();
+        for open in opens {
+            if !self.surely_open(open, span.inv, span.ret) {
+                let what = LeaseDo::Maybe(Box::new(LeaseDo::Drop { open }));
+                self.push_lease(file, Span { call: NOBODY, ..span }, what);
+            }
+        }
+    }
+
     fn lease_op(&mut self, file: usize, span: Span, what: LeaseDo) {
+        if what.looks() {
+            self.fade(file, span);
+        }
+        self.push_lease(file, span, what);
+    }
+
+    fn push_lease(&mut self, file: usize, span: Span, what: LeaseDo) {
         let (settled, ns) = (self.idle_since(), self.ns(span));
         let Some(register) = self.leases.get_mut(&file) else { return };
         if register.off {

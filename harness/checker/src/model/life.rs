@@ -177,16 +177,28 @@ impl World<'_> {
             let mut life = Life { process, maybe: (span.inv, span.ret), sure: None };
             if matches!(self.call_of(k), Call::SendFd { .. }) && self.may_have_done(k) {
                 life.maybe.1 = NEVER;
-                if let Some(recv) = self.received(k) {
-                    life.maybe.1 = self.span(recv).ret;
-                }
-                let taken = self
+                let takers: Vec<u16> = self
                     .calls()
                     .filter(|r| matches!(self.call_of(*r), Call::RecvFd { .. }))
-                    .map(|r| self.span(r).inv)
-                    .filter(|inv| *inv > span.inv)
-                    .min();
-                let until = taken.map_or(NEVER, |t| t.saturating_sub(1));
+                    .collect();
+                let received = self.received(k);
+                if let Some(recv) = received {
+                    life.maybe.1 = self.span(recv).ret;
+                    all.extend(self.lives(recv));
+                }
+                // From the message it goes into the descriptor, and is never without either.
+                let alone = |recv: &u16| {
+                    takers.iter().all(|other| {
+                        let (a, b) = (self.span(*other), self.span(*recv));
+                        other == recv || self.order.before(a, b) || self.order.before(b, a)
+                    })
+                };
+                let taken =
+                    takers.iter().map(|r| self.span(*r).inv).filter(|i| *i > span.inv).min();
+                let until = match received.filter(alone) {
+                    Some(recv) => self.span(recv).ret,
+                    None => taken.map_or(NEVER, |t| t.saturating_sub(1)),
+                };
                 life.sure = (span.ret < until).then_some((span.ret, until));
             }
             all.push(life);

@@ -168,7 +168,10 @@ impl World<'_> {
                 return None;
             }
         }
-        (stand.seq < released).then(|| (stand.seq, released.saturating_sub(1)))
+        // With its process goes what it has in hand.
+        let died = self.death(Self::process(self.line(call).lane)).0;
+        let until = released.min(died).saturating_sub(1);
+        (stand.seq <= until).then_some((stand.seq, until))
     }
 
     /// When a registered buffer was there; none if registering failed.

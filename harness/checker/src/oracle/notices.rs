@@ -89,7 +89,8 @@ pub fn end(world: &World, findings: &mut Findings) {
     for e in missing {
         // Signals without a queue are one while the first has not been taken.
         let queued = e.signals.iter().all(|s| matches!(s, Sig::Rt1 | Sig::Rt2));
-        if !queued && notices.iter().any(|n| matches(e, n)) {
+        let same = |n: &Notice| n.seq >= e.from && n.signo == SIGIO && right_place(e, n);
+        if !queued && notices.iter().any(same) {
             continue;
         }
         findings.push(crate::Anomaly {

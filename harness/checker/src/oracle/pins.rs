@@ -169,10 +169,10 @@ pub(super) fn refused(world: &World, call: u16, allowed: &mut Allowed) {
         _ => return,
     };
     let span = world.span(call);
-    let holds = world.holds();
     for changed in changes {
         let Some(row) = world.row(changed, Term::Long) else { continue };
         let Meets::Refused(errno) = row.meets else { continue };
+        let holds = world.holds();
         let long = || holds.iter().filter(|h| h.file == changed.file && h.term == Term::Long);
         let within = |range: (u64, u64), page: u64| range.0 <= page && page < range.1;
         let may = long().any(|h| h.meets(span.inv, span.ret) && within(changed.touched, h.page));
@@ -182,6 +182,8 @@ pub(super) fn refused(world: &World, call: u16, allowed: &mut Allowed) {
             && long().any(|h| {
                 h.covers(span.inv, span.ret) && within(changed.taken, h.page) && h.page < min
             });
-        allowed.on(Holds::of(may, must), errno);
+        // What cannot share blocks copies the bytes instead.
+        let copies = matches!(world.call_of(call), Call::CopyFileRange { .. });
+        allowed.on(Holds::of(may, must && !copies), errno);
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn everywhere(world: &World, call: u16, allowed: &mut Allowed) {
     pins::refused(world, call, allowed);
     let transfer = !matches!(world.call_of(call), Call::Close { .. } | Call::OpenGate { .. });
     if let Some(gate) = world.gate_used(call).filter(|g| transfer && g.is_device()) {
-        let (may, must) = world.gate_fails(gate, world.span(call));
+        let (may, must) = world.gate_fails(gate, call);
         // Nothing to move, nothing to fail.
         let some = world.call_of(call).buffers().map(|(_, l)| l).sum::<u64>() > 0;
         let moves = some && !matches!(world.seen[call as usize].result, Some(Ok(0)));
@@ -173,7 +173,9 @@ fn closing(world: &World, call: u16) -> bool {
 /// The counts of the calls that this file is about.
 pub fn counts(world: &World, call: u16, n: u64, findings: &mut Findings) {
     let (len, short) = match world.call_of(call) {
-        Call::Vmsplice { len, .. } | Call::Tee { len, .. } => (*len, n > 0),
+        Call::Vmsplice { len, .. } => (*len, n > 0),
+        // Nothing comes when nobody is left to write.
+        Call::Tee { len, .. } => (*len, n > 0 || closing(world, call)),
         Call::ReadPipe { len, .. } => {
             let slot = world.seen[call as usize].slots.first();
             let pipe = slot.and_then(|s| world.pipes.get(&s.0));
@@ -186,7 +188,6 @@ pub fn counts(world: &World, call: u16, n: u64, findings: &mut Findings) {
                 wrong(world, call, n, findings, what);
                 return;
             }
-            // Nothing comes when nobody is left to write.
             (*len, n > 0 || closing(world, call))
         }
         Call::ProcessVmReadv { offset, len, .. } | Call::ProcessVmWritev { offset, len, .. } => {

@@ -128,8 +128,13 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The policy for a kernel by its `uname -r`.
+    /// The policy for a kernel by its `uname -r`. A model of a kernel that does not exist calls itself by the name of its regime.
     pub fn for_release(release: &str) -> Policy {
+        if release != Regime::Mainline.name()
+            && let Some(policy) = Policy::named(release)
+        {
+            return policy;
+        }
         let mainline = |name, known| Policy {
             name,
             map_sync: true,

@@ -4,7 +4,7 @@
 //! right, so that an oracle that misses it is blind in exactly one known place. It does not say how a find is worded: that
 //! is the checker's matter.
 
-use checker::Oracle;
+use checker::{Oracle, Regime};
 
 macro_rules! bugs {
     ($($variant:ident, $name:literal, [$($oracle:ident),+], $sentence:literal;)*) => {
@@ -173,43 +173,43 @@ bugs! {
         "Inserting a range into a mapped file panics.";
     FdatasyncHangs, "fdatasync-hangs", [Liveness],
         "fdatasync of a file with unwritten extents never returns.";
-    SignalWrongThread, "signal-wrong-thread", [Signals],
+    SignalWrongThread, "signal-wrong-thread", [Notices],
         "The break of a lease is told to the thread next to the one that F_SETOWN_EX named.";
-    SignalTwice, "signal-twice", [Signals],
+    SignalTwice, "signal-twice", [Notices],
         "The break of a lease is told twice.";
-    SignalEachBreaker, "signal-each-breaker", [Signals],
+    SignalEachBreaker, "signal-each-breaker", [Notices],
         "Everybody who meets a lease that is being broken has its holder told again.";
-    SignalMissing, "signal-missing", [Signals],
+    SignalMissing, "signal-missing", [Notices],
         "The break of a lease is told to nobody.";
-    SignalFd, "signal-fd", [Signals],
+    SignalFd, "signal-fd", [Notices],
         "The signal of a lease names a descriptor that was never asked for one.";
-    SignalCode, "signal-code", [Signals],
+    SignalCode, "signal-code", [Notices],
         "The signal of a lease carries POLL_IN instead of POLL_MSG.";
-    SignalNumber, "signal-number", [Signals],
+    SignalNumber, "signal-number", [Notices],
         "The break of a lease is told by SIGIO although F_SETSIG asked for another signal.";
-    LeaseBesideWriter, "lease-beside-writer", [Errnos],
+    LeaseBesideWriter, "lease-beside-writer", [Leases],
         "A read lease is granted on a file that is open for writing.";
-    WriteLeaseShared, "write-lease-shared", [Errnos],
+    WriteLeaseShared, "write-lease-shared", [Leases],
         "A write lease is granted on a file that somebody else has open.";
-    BreakNotWaitedFor, "break-not-waited-for", [Errnos],
+    BreakNotWaitedFor, "break-not-waited-for", [Leases],
         "Whoever breaks a lease by writing goes ahead without waiting for its holder.";
-    NonblockWaits, "nonblock-waits", [Liveness],
+    NonblockWaits, "nonblock-waits", [Liveness, Leases],
         "An O_NONBLOCK open waits for the break of a lease.";
     BreakerNotWoken, "breaker-not-woken", [Liveness],
         "Whoever waits for a lease is not woken when it is given back.";
     LeaseWaitIgnoresSignals, "lease-wait-ignores-signals", [Liveness],
         "Whoever waits for a lease cannot be interrupted.";
-    GetleaseShowsOld, "getlease-shows-old", [Errnos],
+    GetleaseShowsOld, "getlease-shows-old", [Leases],
         "F_GETLEASE names the lease as it was before its break began.";
-    DowngradeUnlocks, "downgrade-unlocks", [Errnos],
+    DowngradeUnlocks, "downgrade-unlocks", [Leases],
         "Asking for a read lease gives up the one that was held.";
-    LeaseSurvivesClose, "lease-survives-close", [Errnos, Liveness],
+    LeaseSurvivesClose, "lease-survives-close", [Leases, Liveness],
         "A lease outlives the last descriptor of its open file.";
-    LeaseDiesWithDup, "lease-dies-with-dup", [Errnos],
+    LeaseDiesWithDup, "lease-dies-with-dup", [Leases],
         "Closing a duplicate of a descriptor drops the lease of the open file.";
-    BreakTimeIgnored, "break-time-ignored", [Errnos],
+    BreakTimeIgnored, "break-time-ignored", [Leases],
         "A lease is taken away at once, whatever lease-break-time says.";
-    ExpiredLeaseStays, "expired-lease-stays", [Liveness],
+    ExpiredLeaseStays, "expired-lease-stays", [Leases, Liveness],
         "A lease that is not given back in time stays.";
     LayoutChangeDoesNotWait, "layout-change-does-not-wait", [Liveness],
         "A layout change goes ahead while pages of the DAX file are held.";
@@ -231,19 +231,19 @@ bugs! {
         "vmsplice copies the bytes of the page into the pipe.";
     TeeLosesReference, "tee-loses-reference", [Bytes],
         "tee puts the bytes of the page into the second pipe, and no reference to it.";
-    PinLeakedOnShort, "pin-leaked-on-short", [Liveness],
+    PinLeakedOnShort, "pin-leaked-on-short", [Pins],
         "A transfer whose buffer ends early forgets to give back its pages.";
-    PinLeakedOnError, "pin-leaked-on-error", [Liveness],
+    PinLeakedOnError, "pin-leaked-on-error", [Pins],
         "A transfer that its device has failed forgets to give back its pages.";
-    PinLeakedOnRefusal, "pin-leaked-on-refusal", [Liveness],
+    PinLeakedOnRefusal, "pin-leaked-on-refusal", [Pins],
         "Registering a buffer that is refused half-way forgets the pages that it had.";
-    UnregisterLeaks, "unregister-leaks", [Liveness],
+    UnregisterLeaks, "unregister-leaks", [Pins],
         "Unregistering a buffer forgets to give back its pages.";
-    LongTermPinAllowed, "long-term-pin-allowed", [Errnos],
+    LongTermPinAllowed, "long-term-pin-allowed", [Errnos, Pins],
         "Pages of a DAX file can be pinned for as long as user space likes.";
-    LongTermPinErrno, "long-term-pin-errno", [Errnos],
+    LongTermPinErrno, "long-term-pin-errno", [Errnos, Pins],
         "Pinning pages of a DAX file for long is refused with EFAULT.";
-    LayoutLeaseKnown, "layout-lease-known", [Errnos],
+    LayoutLeaseKnown, "layout-lease-known", [Leases],
         "F_SETLEASE with F_LAYOUT reports success and does nothing.";
     FixedWrongBuffer, "fixed-wrong-buffer", [Bytes],
         "A transfer into a registered buffer begins at its start, whatever address it names.";
@@ -261,26 +261,44 @@ bugs! {
         "Of several descriptors under way in a socket the last one arrives first.";
     InterruptIgnored, "interrupt-ignored", [Liveness],
         "A signal does not end an interruptible wait.";
-    KillLeavesLease, "kill-leaves-lease", [Errnos, Liveness],
+    KillLeavesLease, "kill-leaves-lease", [Leases, Liveness],
         "The leases of a process that is killed stay.";
-    PinWithoutLease, "pin-without-lease", [Errnos],
+    PinWithoutLease, "pin-without-lease", [Errnos, Pins],
         "Pages of a DAX file can be pinned for long without a layout lease.";
-    PinnedRangeChanges, "pinned-range-changes", [Errnos],
+    PinnedRangeChanges, "pinned-range-changes", [Errnos, Pins],
         "A layout change of a range that is pinned succeeds.";
-    UnpinnedRangeRefused, "unpinned-range-refused", [Errnos],
+    UnpinnedRangeRefused, "unpinned-range-refused", [Errnos, Pins],
         "A layout change is refused because other pages of the file are pinned.";
-    LayoutLeaseShared, "layout-lease-shared", [Errnos],
+    LayoutLeaseShared, "layout-lease-shared", [Leases],
         "Two open files have a layout lease on one file.";
-    StrictUnlockDoesNotWait, "strict-unlock-does-not-wait", [Errnos],
+    StrictUnlockDoesNotWait, "strict-unlock-does-not-wait", [Leases, Liveness],
         "A layout lease can be given back while pages of the file are pinned.";
-    StrictCloseSpares, "strict-close-spares", [Liveness],
+    StrictCloseSpares, "strict-close-spares", [Leases, Liveness],
         "Closing a file with a layout lease and pins left has no consequence.";
     RevokeKeepsMapping, "revoke-keeps-mapping", [Signals],
         "A page that was taken away stays mapped.";
-    RevokedPinWorks, "revoked-pin-works", [Errnos],
+    RevokedPinWorks, "revoked-pin-works", [Errnos, Pins],
         "Transfers through a pin whose page was taken away go on.";
     RevokeKeepsBlock, "revoke-keeps-block", [Leak, Bytes],
         "A page that is taken away goes to another file while transfers into it are under way.";
+}
+
+impl Bug {
+    /// The regime under which it can show.
+    pub const fn regime(self) -> Regime {
+        match self {
+            Bug::PinWithoutLease | Bug::PinnedRangeChanges | Bug::UnpinnedRangeRefused => {
+                Regime::LayoutLease
+            }
+            Bug::LayoutLeaseShared | Bug::StrictUnlockDoesNotWait | Bug::StrictCloseSpares => {
+                Regime::LayoutLeaseStrict
+            }
+            Bug::RevokeKeepsMapping | Bug::RevokedPinWorks | Bug::RevokeKeepsBlock => {
+                Regime::Revoke
+            }
+            _ => Regime::Mainline,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -128,6 +128,7 @@ pub(super) async fn clone(cx: Cx<'_>, p: Places<'_>, len: u64) -> Outcome {
         return Ok(0);
     }
     let checked = remap_end(&w, &p, checked, Remap::Clone)?;
+    w.revoke(&Change::share(p.dst.mount, p.dst.ino, p.to, checked));
     w.fs[p.src.mount].remap(p.src.ino, p.from, p.dst.ino, p.to, checked);
     w.unshare_held(p.dst.mount, p.dst.ino);
     Ok(0)
@@ -172,6 +173,7 @@ async fn dedupe_one(cx: Cx<'_>, p: Places<'_>, len: u64) -> Result<bool, Errno> 
     }
     let checked = remap_end(&w, &p, checked, Remap::Dedupe)?;
     if checked > 0 {
+        w.revoke(&Change::share(p.dst.mount, p.dst.ino, p.to, checked));
         w.fs[p.src.mount].dedupe(p.src.ino, p.from, p.dst.ino, p.to, checked);
         w.unshare_held(p.dst.mount, p.dst.ino);
     }
@@ -206,6 +208,7 @@ pub(super) async fn copy_file_range(cx: Cx<'_>, mut p: Places<'_>, len: u64) -> 
             let checked = remap_len(&w, &p, len, Remap::Copy)
                 .and_then(|n| if n == 0 { Ok(0) } else { remap_end(&w, &p, n, Remap::Copy) });
             if let Ok(n @ 1..) = checked {
+                w.revoke(&Change::share(p.dst.mount, p.dst.ino, p.to, n));
                 w.fs[p.src.mount].remap(p.src.ino, p.from, p.dst.ino, p.to, n);
                 w.unshare_held(p.dst.mount, p.dst.ino);
                 return Ok(n);

@@ -66,6 +66,10 @@ async fn issue(cx: Cx<'_>, (id, line): Queued) {
             w.skip(id, SkipReason::LaneStuck);
             return;
         }
+        if matches!(line.call, Call::Hold { .. }) && w.gates.is_over() {
+            w.skip(id, SkipReason::LaneStuck);
+            return;
+        }
         if w.process(cx.lane).is_none() || w.is_dying(process_of(cx.lane)) {
             w.skip(id, SkipReason::NoLane);
             return;

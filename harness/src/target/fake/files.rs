@@ -84,7 +84,9 @@ pub(super) async fn open(
     break_lease(cx, (mount, ino), writes, flags.has(OpenFlags::NONBLOCK)).await?;
     if flags.has(OpenFlags::TRUNC) && cx.look().fs[mount].ino(ino).size > 0 {
         let _guard = cx.lock(mount, ino, true).await;
-        break_layouts(cx, &[Change::size(mount, ino, 0)]).await?;
+        let change = Change::size(mount, ino, 0);
+        break_layouts(cx, &[change]).await?;
+        cx.w().revoke(&change);
         let keeps = cx.look().has(Bug::OpenTruncKeepsData);
         if keeps {
             cx.w().fs[mount].ino_mut(ino).size = 0;
@@ -175,7 +177,9 @@ async fn set_size(cx: Cx<'_>, mount: usize, ino: u64, len: u64) -> Outcome {
         cx.step().await;
     }
     let _guard = cx.lock(mount, ino, true).await;
-    break_layouts(cx, &[Change::size(mount, ino, len)]).await?;
+    let change = Change::size(mount, ino, len);
+    break_layouts(cx, &[change]).await?;
+    cx.w().revoke(&change);
     let now = cx.look().fs[mount].ino(ino).size;
     if hasty && now > measured && len > measured {
         let mut w = cx.w();
@@ -228,28 +232,38 @@ pub(super) async fn fallocate(
         return Err(if cx.look().has(Bug::UnshareInvalid) { EINVAL } else { EOPNOTSUPP });
     }
     let _guard = cx.lock(f.mount, f.ino, true).await;
-    if let Some(change) = Change::fallocate((f.mount, f.ino), mode, at, len) {
+    let change = Change::fallocate((f.mount, f.ino), mode, at, len);
+    if let Some(change) = change {
         break_layouts(cx, &[change]).await?;
     }
     let mut guard = cx.w();
     let w = &mut *guard;
     let mapped = w.is_mapped(f.mount, f.ino);
-    let fs = &mut w.fs[f.mount];
-    let size = fs.ino(f.ino).size;
+    let size = w.fs[f.mount].ino(f.ino).size;
+    let end = at + len;
     let shifts = matches!(mode, M::CollapseRange | M::InsertRange);
     if shifts && (!at.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE)) {
         return Err(EINVAL);
     }
-    let end = at + len;
+    let outside = match mode {
+        M::CollapseRange => end >= size,
+        M::InsertRange => at >= size,
+        _ => false,
+    };
+    if outside {
+        return Err(EINVAL);
+    }
+    if let Some(change) = change {
+        w.revoke(&change);
+    }
+    let fs = &mut w.fs[f.mount];
     let mut unmap = None;
     match mode {
         M::Allocate | M::KeepSize => fs.preallocate(f.ino, page_of(at), pages_up(end)),
         M::ZeroRange | M::ZeroRangeKeepSize => fs.zero_range(f.ino, at, len),
         M::UnshareRange => fs.unshare(f.ino, at, len),
         M::PunchHole => fs.punch(f.ino, at, len),
-        M::CollapseRange if end >= size => return Err(EINVAL),
         M::CollapseRange => unmap = fs.collapse(f.ino, at, len),
-        M::InsertRange if at >= size => return Err(EINVAL),
         M::InsertRange => unmap = fs.insert(f.ino, at, len),
         M::PunchHoleBare => {}
     }

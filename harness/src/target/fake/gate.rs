@@ -64,6 +64,7 @@ pub(super) struct Gates {
     media: [Option<Vec<u8>>; DEVICES],
     queues: [Vec<Rc<Io>>; DEVICES],
     released: VecDeque<Piece>,
+    over: bool,
 }
 
 impl Gates {
@@ -75,6 +76,7 @@ impl Gates {
             media: Default::default(),
             queues: Default::default(),
             released: VecDeque::new(),
+            over: false,
         }
     }
 
@@ -86,6 +88,19 @@ impl Gates {
     /// Whether any does.
     pub fn any_held(&self) -> bool {
         self.held.contains(&true)
+    }
+
+    /// Settles everything, for good.
+    pub fn end(&mut self) {
+        self.over = true;
+        for gate in 0..GATES_MAX {
+            self.release(GateSlot(gate), Settle::Complete);
+        }
+    }
+
+    /// Whether nothing can be held any more, because the program is over.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Holds from now on.

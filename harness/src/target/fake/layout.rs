@@ -86,9 +86,12 @@ impl World {
             .collect()
     }
 
-    /// Takes pinned pages away from whoever holds or maps them. Blocks that stay with the file are replaced, so that what is in flight to the old ones
+    /// Takes pinned pages away from whoever holds or maps them, where the regime says so and the change is sure to come. Blocks that stay with the file are replaced, so that what is in flight to the old ones
     /// reaches nobody.
-    fn revoke(&mut self, change: &Change) {
+    pub fn revoke(&mut self, change: &Change) {
+        if self.regime != Regime::Revoke {
+            return;
+        }
         for (page, hold) in self.pinned_in(change) {
             hold.revoked.set(true);
             if self.has(Bug::RevokeKeepsBlock)
@@ -172,11 +175,6 @@ pub(super) async fn break_layouts(cx: Cx<'_>, changes: &[Change]) -> Result<(), 
             cx.until(wchan, idle).await;
         } else if !cx.wait(wchan, idle).await {
             return Err(EINTR);
-        }
-    }
-    if regime == Regime::Revoke {
-        for change in changes {
-            cx.w().revoke(change);
         }
     }
     if cx.look().has(Bug::PinnedBlockReused) {

@@ -206,9 +206,7 @@ impl Conductor<'_> {
                 let mut w = self.world.borrow_mut();
                 let (seq, _) = w.tick();
                 w.events.push(Event::GatesReleased { seq });
-                for gate in 0..GATES_MAX {
-                    w.gates.release(GateSlot(gate), Settle::Complete);
-                }
+                w.gates.end();
                 w.wake();
             }
             if !self.drive(LOOK_NS, is_over) {
