@@ -181,6 +181,7 @@ impl Conductor {
         if let Some(line) =
             self.control.current(lane).filter(|line| self.control.stage(*line) == stage::INVOKED)
         {
+            self.control.forget_line(line);
             if matches!(run.program.lines[line].call, Call::Exit) {
                 run.recorder
                     .returned(line, run.recorder.moment(), Ok(0), || history::Payload::None);

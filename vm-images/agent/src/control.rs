@@ -217,6 +217,13 @@ impl Control {
         self.through[usize::from(gate.0)].fetch_or(1 << line, Ordering::AcqRel);
     }
 
+    /// The process that had issued a line is gone, and what the line had under way with it.
+    pub fn forget_line(&self, line: usize) {
+        self.through.iter().for_each(|lines| {
+            lines.fetch_and(!(1 << line), Ordering::AcqRel);
+        });
+    }
+
     /// Whether a line that was issued through a gate's device has not returned.
     pub fn is_in_flight(&self, gate: GateSlot) -> bool {
         let lines = self.through[usize::from(gate.0)].load(Ordering::Acquire);

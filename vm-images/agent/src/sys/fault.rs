@@ -4,6 +4,7 @@
 //! inside it ends the copy and is reported, one outside kills the process with a line on the console.
 
 use super::Span;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -128,19 +129,21 @@ pub const INTERRUPT: i32 = libc::SIGUSR1;
 /// Installs the handlers; `kmsg` gets the agent's last word.
 pub fn install(kmsg: i32) {
     LAST_WORD.store(kmsg, Ordering::Relaxed);
-    // SAFETY: the handlers are async-signal-safe and live for ever; the structures are initialised.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_fault as *const () as usize;
-        // Rust gives each thread an alternate stack; ours is used for overflows of the agent's own stack only.
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
-        libc::sigaction(libc::SIGSEGV, &raw const action, std::ptr::null_mut());
-        // Without SA_RESTART: that a blocked call returns EINTR is its purpose.
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_interrupt as *const () as usize;
-        libc::sigaction(INTERRUPT, &raw const action, std::ptr::null_mut());
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    // Rust gives each thread an alternate stack; ours is used for overflows of the agent's own stack only.
+    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK | SaFlags::SA_NODEFER;
+    let fault = SigAction::new(SigHandler::SigAction(on_fault), flags, SigSet::empty());
+    // Without SA_RESTART: that a blocked call returns EINTR is its purpose.
+    let interrupt =
+        SigAction::new(SigHandler::Handler(on_interrupt), SaFlags::empty(), SigSet::empty());
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for (signal, action) in [
+        (Signal::SIGBUS, fault),
+        (Signal::SIGSEGV, fault),
+        (Signal::SIGUSR1, interrupt),
+        (Signal::SIGPIPE, ignore),
+        (Signal::SIGXFSZ, ignore),
+    ] {
+        // SAFETY: the handlers are async-signal-safe and live for ever. None of these signals can be refused a handler.
+        let _ = unsafe { sigaction(signal, &action) };
     }
 }

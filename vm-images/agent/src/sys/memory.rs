@@ -1,7 +1,8 @@
 //! Memory that is shared with other processes, with the host, or with the kernel's I/O.
 
 use super::Span;
-use rustix::fd::{AsFd, AsRawFd};
+use rustix::fd::AsFd;
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 use std::sync::atomic::AtomicU32;
 
 /// Types that may be shared between processes: all their fields are atomics, and all zeros is a value.
@@ -16,43 +17,25 @@ unsafe impl Shared for crate::control::Control {}
 // SAFETY: as above.
 unsafe impl Shared for crate::ublk::Words {}
 
+/// `mmap(len, RW, flags | MAP_ANONYMOUS)` — The address of zeroed memory that is never unmapped.
+pub(super) fn fresh(len: usize, flags: MapFlags) -> rustix::io::Result<usize> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a null hint without MAP_FIXED replaces nothing.
+    unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, flags) }.map(|addr| addr as usize)
+}
+
 /// `mmap(len, RW, MAP_SHARED | MAP_ANONYMOUS)` — Memory that forked processes share, zeroed, for ever.
 pub fn shared<T: Shared>() -> std::io::Result<&'static T> {
-    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    // SAFETY: a null hint without MAP_FIXED replaces nothing.
-    let addr = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            size_of::<T>(),
-            libc::PROT_READ | libc::PROT_WRITE,
-            flags,
-            -1,
-            0,
-        )
-    };
-    if addr == libc::MAP_FAILED {
-        return Err(std::io::Error::last_os_error());
-    }
+    let addr = fresh(size_of::<T>(), MapFlags::SHARED)?;
     // SAFETY: fresh, page-aligned, zeroed and never unmapped; `Shared` says that zeros are a value and that access is atomic.
-    Ok(unsafe { &*addr.cast::<T>() })
+    Ok(unsafe { &*(addr as *const T) })
 }
 
 /// `mmap(len, RW, MAP_SHARED, fd, 0)` — The host's memory as atomic words, for ever.
 pub fn map_words(fd: impl AsFd, len: usize) -> std::io::Result<&'static [AtomicU32]> {
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
     // SAFETY: a null hint without MAP_FIXED replaces nothing.
-    let addr = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED,
-            fd.as_fd().as_raw_fd(),
-            0,
-        )
-    };
-    if addr == libc::MAP_FAILED {
-        return Err(std::io::Error::last_os_error());
-    }
+    let addr = unsafe { mmap(std::ptr::null_mut(), len, prot, flags, fd, 0) }?;
     // SAFETY: mapped for `len` bytes, page-aligned and never unmapped; whoever else writes there does so behind atomics.
     Ok(unsafe { std::slice::from_raw_parts(addr.cast::<AtomicU32>(), len / 4) })
 }
@@ -107,15 +90,8 @@ impl Pool {
             return Ok(self.free.swap_remove(i));
         }
         let len = len.max(BUFFER_MIN).next_power_of_two();
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a null hint without MAP_FIXED replaces nothing.
-        let addr = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-        };
-        if addr == libc::MAP_FAILED {
-            return Err(rustix::io::Errno::NOMEM);
-        }
-        Ok(Buffer { addr: addr as usize, len })
+        let addr = fresh(len, MapFlags::PRIVATE)?;
+        Ok(Buffer { addr, len })
     }
 
     /// The first `len` bytes of what is laid into a buffer before `run` reads into it; computed once a run, copied for each read.

@@ -3,10 +3,12 @@
 //! Each line of a program has a place of its own, and what its pages are to hold is laid down beside it before they are touched. It
 //! belongs to the process that made it: a forked child has the addresses, but the faults there are its own.
 
+use super::memory::fresh;
 use super::{Span, result};
 use history::{CallResult, Errno};
 use program::{GATE_MEMORY, LINES_MAX};
 use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::mm::MapFlags;
 use std::sync::{Mutex, PoisonError};
 
 const PAGE: usize = 4096;
@@ -74,23 +76,14 @@ const UFFD_API: u64 = 0xaa;
 const REGISTER_MISSING: u64 = 1;
 const EVENT_PAGEFAULT: u8 = 0x12;
 
-/// `mmap(len, RW, MAP_PRIVATE | MAP_ANONYMOUS)` — Fresh memory, never unmapped.
-fn fresh(len: usize) -> Result<usize, Errno> {
-    let (prot, flags) =
-        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a null hint without MAP_FIXED replaces nothing.
-    let addr = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
-    result(addr as i64).map(|addr| addr as usize)
-}
-
 impl Memory {
     /// `userfaultfd()`, UFFDIO_API, UFFDIO_REGISTER — Memory of which no page is there.
     pub fn new() -> Result<Memory, Errno> {
         let flags = rustix::mm::UserfaultfdFlags::CLOEXEC;
         // SAFETY: the descriptor is only ever told of `pages`, which nothing of Rust's lives in.
         let fd = unsafe { rustix::mm::userfaultfd(flags) }.map_err(super::errno)?;
-        let memory =
-            Memory { fd, pages: fresh(ALL)?, contents: fresh(ALL)?, held: Mutex::default() };
+        let fresh = || fresh(ALL, MapFlags::PRIVATE).map_err(super::errno);
+        let memory = Memory { fd, pages: fresh()?, contents: fresh()?, held: Mutex::default() };
         let mut api = Api { api: UFFD_API, features: 0, ioctls: 0 };
         memory.ioctl(command(0x3f, size_of::<Api>()), &mut api)?;
         let (start, len) = (memory.pages as u64, ALL as u64);
