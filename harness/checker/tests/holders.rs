@@ -152,6 +152,9 @@ fn a_wait_for_pages_can_be_ended_by_a_signal() {
         script.ret(5, Err(Errno(4)), Payload::None).ok(7, &[2], 0)
     };
     script('S', true).explained();
+    let deaf = spliced("xfs-dax", text).inv(5, &[0]).stands(5, 'S', XFS_WAIT).ok(6, &[], 0);
+    let deaf = deaf.pause(5000).ok(7, &[2], 0).ret(5, Ok(0), Payload::None);
+    deaf.anomalous(Kind::UnkillableWait, Oracle::Liveness);
     script('S', false).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
     script('D', true).anomalous(Kind::UnkillableWait, Oracle::Liveness);
 }

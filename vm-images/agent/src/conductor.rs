@@ -7,11 +7,12 @@ use crate::control::{Control, LANES, lane_index, outcome, stage};
 use crate::exec::{LaneState, run_line, serve};
 use crate::look::{Look, ring_standing, standing};
 use crate::record::{now, pid};
+use crate::ring::Leaving;
 use crate::run::Run;
 use crate::sys::fault::INTERRUPT;
 use crate::sys::{self, Pool};
 use history::SkipReason;
-use program::{Call, THREADS_MAX};
+use program::{Call, LINES_MAX, THREADS_MAX};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -28,6 +29,15 @@ const RUNNING_MAX: Duration = Duration::from_secs(10);
 const HELP_MAX: Duration = Duration::from_millis(100);
 /// Stack of a lane: its calls keep their bytes elsewhere.
 const STACK: usize = 256 << 10;
+
+/// How long a line is given that was found blocked before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// A moment: another line is to go behind it.
+    Short,
+    /// As long as at first: what it waited for may be gone meanwhile.
+    Full,
+}
 
 /// The run that the lanes serve.
 type Current = Arc<Mutex<Option<Arc<Run>>>>;
@@ -112,14 +122,13 @@ impl Conductor {
             };
             self.control.post(lane, line);
             if !text.detached {
-                self.wait_posted(run, lane);
+                self.wait_posted(run, lane, Patience::Short);
             }
         }
         if !self.finish(run) {
             return false;
         }
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        run.table.clear();
         true
     }
 
@@ -135,7 +144,7 @@ impl Conductor {
                 |line: &usize| matches!(self.control.stage(*line), stage::QUEUED | stage::INVOKED);
             let line = (0..run.program.lines.len()).find(|l| forks(l) && under_way(l));
             if let Some(parent) = line.and_then(|line| lane_index(run.program.lines[line].lane)) {
-                self.wait_posted(run, parent);
+                self.wait_posted(run, parent, Patience::Short);
             }
         }
         served(self.control)
@@ -192,7 +201,7 @@ impl Conductor {
 
     /// Waits until the lane has nothing more to do, its requests in rings included. False if it is blocked.
     fn wait_idle(&mut self, run: &Run, lane: usize) -> bool {
-        self.wait_posted(run, lane) && self.wait_rings(run, Some(lane))
+        self.wait_posted(run, lane, Patience::Full) && self.wait_rings(run, Some(lane))
     }
 
     /// Waits for the requests that the kernel has, of one lane or of all. False if some stand still, which is recorded.
@@ -211,7 +220,7 @@ impl Conductor {
                     if let Some(look) = look {
                         ring.reap(&run.recorder, &mut self.pool);
                         for line in ring.flying(lane) {
-                            idle = self.found_blocked(run, line, look.clone());
+                            idle = self.found_blocked(run, line, look.clone(), Patience::Full);
                         }
                         continue 'rings;
                     }
@@ -223,7 +232,7 @@ impl Conductor {
     }
 
     /// Waits until the lane has done all that it was given. False if it is blocked, which is recorded.
-    fn wait_posted(&mut self, run: &Run, lane: usize) -> bool {
+    fn wait_posted(&mut self, run: &Run, lane: usize, patience: Patience) -> bool {
         let mine = &self.control.lanes[lane];
         let (mut line, mut give_up, mut look_at) = (usize::MAX, 0, 0);
         loop {
@@ -232,11 +241,13 @@ impl Conductor {
             if current != line {
                 line = current;
                 // A line that was found blocked before is not given as long again, each time that something waits for its lane.
-                let (patience, running) = match self.reported.contains(&line) {
-                    true => (LOOK_AGAIN, LOOK_AGAIN),
-                    false => (run.block_after, RUNNING_MAX),
+                let again = self.reported.contains(&line);
+                let (look, running) = match (again, patience) {
+                    (true, Patience::Short) => (LOOK_AGAIN, LOOK_AGAIN),
+                    (true, Patience::Full) => (run.block_after, run.block_after),
+                    (false, _) => (run.block_after, RUNNING_MAX),
                 };
-                look_at = now() + patience.as_nanos() as u64;
+                look_at = now() + look.as_nanos() as u64;
                 give_up = now() + running.as_nanos() as u64;
             }
             let alone = lane < THREADS_MAX.into() && run.table.lock().all_rings.is_empty();
@@ -249,10 +260,10 @@ impl Conductor {
             run.recorder.memory.progress();
             let over = || mine.finished.get() != finished;
             if let Some(look) = self.look_at(lane, over) {
-                return self.found_blocked(run, line, look);
+                return self.found_blocked(run, line, look, patience);
             }
             if !over() && now() > give_up {
-                return self.found_blocked(run, line, Look::running());
+                return self.found_blocked(run, line, Look::running(), patience);
             }
             look_at = now() + LOOK_AGAIN.as_nanos() as u64;
         }
@@ -271,9 +282,12 @@ impl Conductor {
         }
     }
 
-    /// A line that has not been issued stands behind another lane's call (a ring's lock): that one is reported, not this.
-    fn found_blocked(&mut self, run: &Run, line: usize, look: Look) -> bool {
-        if self.control.stage(line) == stage::INVOKED && self.reported.insert(line) {
+    /// A line that has not been issued stands behind another lane's call (a ring's lock): that one is reported, not this. With full
+    /// patience it is told again: what held the line at first may be gone.
+    fn found_blocked(&mut self, run: &Run, line: usize, look: Look, patience: Patience) -> bool {
+        if self.control.stage(line) == stage::INVOKED
+            && (self.reported.insert(line) || patience == Patience::Full)
+        {
             run.recorder.blocked(line, look.state, look.wchan);
         }
         false
@@ -285,10 +299,10 @@ impl Conductor {
     }
 
     /// Waits until nobody has anything to do any more. False if some are blocked, which is recorded.
-    fn wait_all(&mut self, run: &Run) -> bool {
+    fn wait_all(&mut self, run: &Run, patience: Patience) -> bool {
         let mut idle = true;
         for lane in 0..LANES {
-            idle &= self.wait_posted(run, lane);
+            idle &= self.wait_posted(run, lane, patience);
         }
         idle & self.wait_rings(run, None)
     }
@@ -296,12 +310,13 @@ impl Conductor {
     /// Brings the program to its End; false if only a kill will.
     fn finish(&mut self, run: &Run) -> bool {
         let unfinished = |it: &Self| it.control.lines_at(stage::INVOKED).collect();
-        let mut idle = self.wait_all(run);
+        let holds = run.program.lines.iter().any(|line| matches!(line.call, Call::Hold { .. }));
+        let mut idle = self.wait_all(run, if holds { Patience::Full } else { Patience::Short });
         let mut blocked: BTreeSet<usize> = if idle { BTreeSet::new() } else { unfinished(self) };
         if self.control.any_held() {
             run.recorder.gates_released(run.recorder.moment());
             run.gates().release_all(self.control);
-            idle = self.wait_all(run);
+            idle = self.wait_all(run, Patience::Full);
             if !idle {
                 blocked.append(&mut unfinished(self));
             }
@@ -316,9 +331,14 @@ impl Conductor {
             idle = self.interrupt(run);
         }
         let helped = blocked.into_iter().filter(|line| self.control.stage(*line) == stage::OVER);
-        let helped: Vec<usize> = helped.chain(self.killed.iter().copied()).collect();
+        let mut helped: BTreeSet<usize> = helped.chain(self.killed.iter().copied()).collect();
+        let cut_off = self.control.cut_off.load(Ordering::Acquire);
+        helped.extend((0..LINES_MAX).filter(|line| cut_off >> line & 1 != 0));
+        let helped: Vec<usize> = helped.into_iter().collect();
         self.control.write_signals(&run.recorder);
         if idle {
+            self.leave(run);
+            run.recorder.pins(|before| run.pinned_at_rest(before));
             run.recorder.end(&self.died, &helped);
         } else {
             let bits = helped.iter().fold(0, |bits, line| bits | 1 << line);
@@ -326,6 +346,13 @@ impl Conductor {
             self.control.outcome.store(outcome::KILL_ME, Ordering::Release);
         }
         idle
+    }
+
+    /// Removes what the program left open, and waits until the kernel has done with the rings that it closed.
+    fn leave(&mut self, run: &Run) {
+        let leaving = std::mem::take(&mut run.table.lock().leaving);
+        self.within(run, |_| leaving.iter().all(Leaving::is_gone));
+        run.table.clear();
     }
 
     /// Kills the children and waits a while for their end.

@@ -8,7 +8,7 @@ use program::{CHILDREN_MAX, GATES_MAX, GateSlot, LINES_MAX, Lane, THREADS_MAX};
 use rustix::process::Pid;
 use rustix::thread::futex;
 use rustix::time::Timespec;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Lanes of a program: threads, then children.
@@ -109,6 +109,8 @@ pub struct LaneControl {
     pub tid: AtomicU32,
     /// The lane waits for the completion of a ring's request: look at the ring's workers rather than at it.
     pub in_ring: AtomicU32,
+    /// The lane's child has left what is not its own.
+    pub ready: AtomicU32,
     /// The program killed the lane's child.
     pub killed: AtomicU32,
     /// The lane waits for something of the agent's own: it is not blocked, however still it stands.
@@ -158,6 +160,12 @@ pub struct Control {
     pub gates_over: AtomicU32,
     /// Lines that were issued through each gate's device, as bit sets.
     pub through: [AtomicU64; GATES],
+    /// Whether the pages that are pinned before and after the program are of interest.
+    pub pins_watched: AtomicU32,
+    /// Those that were before.
+    pub pins_before: AtomicI64,
+    /// Lines that never return because their ring was closed, as a bit set.
+    pub cut_off: AtomicU64,
     /// A program has changed how long the kernel waits for the break of a lease.
     pub break_time_set: AtomicU32,
     /// Signals that handlers have kept so far.
@@ -193,6 +201,7 @@ impl Control {
         self.ending.store(0, Ordering::Relaxed);
         self.helped.store(0, Ordering::Relaxed);
         self.forget_signals();
+        self.cut_off.store(0, Ordering::Relaxed);
         self.gates_over.store(0, Ordering::Relaxed);
         self.through.iter().for_each(|lines| lines.store(0, Ordering::Relaxed));
         self.stages.iter().for_each(|s| s.store(stage::NEW, Ordering::Relaxed));

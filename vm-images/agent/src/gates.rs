@@ -4,20 +4,23 @@
 //! has died: an I/O that a gate holds cannot be killed.
 
 use crate::control::Control;
-use crate::record::now;
-use crate::sys::{self, Pool, dm};
+use crate::record::{now, pid};
+use crate::sys::{self, Pool, dm, uffd};
 use crate::ublk::Ublk;
 use history::{CallResult, Errno, stamp};
 use program::{Access, GATE_SIZE, GateSlot, Settle};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Size of a sector, in which block devices count.
 const SECTOR: u64 = 512;
 /// How long a release waits for failed I/O to be over: some microseconds suffice, if a processor is free.
 const SETTLE_MAX: Duration = Duration::from_millis(500);
+/// Stack of the thread that serves the memory gate.
+const STACK: usize = 64 << 10;
 /// How often it looks.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -25,6 +28,8 @@ const POLL: Duration = Duration::from_millis(1);
 #[derive(Debug, Default)]
 pub struct Gates {
     dm: Option<Dm>,
+    /// Each runner has its own; its forked children have none.
+    memory: OnceLock<(u32, Arc<uffd::Memory>)>,
     ublk: Option<Ublk>,
 }
 
@@ -40,15 +45,41 @@ impl Gates {
     /// Makes all that this kernel can have.
     pub fn new() -> Gates {
         // A kernel without the module has no device: its programs' lines are left out, and say so.
-        Gates { dm: Dm::new().ok(), ublk: Ublk::start().ok() }
+        Gates { dm: Dm::new().ok(), ublk: Ublk::start().ok(), memory: OnceLock::new() }
     }
 
     /// Whether the kernel can have the gate.
     pub fn has(&self, gate: GateSlot) -> bool {
         match gate {
             GateSlot::DM => self.dm.is_some(),
+            GateSlot::MEMORY => self.memory().is_some(),
             GateSlot::UBLK => self.ublk.is_some(),
             _ => false,
+        }
+    }
+
+    /// Makes this process's memory gate and serves it. A kernel without userfaultfd has none.
+    pub fn serve_memory(&self, control: &'static Control) -> std::io::Result<()> {
+        let Ok(memory) = uffd::Memory::new() else { return Ok(()) };
+        let memory = Arc::new(memory);
+        if self.memory.set((pid(), memory.clone())).is_ok() {
+            let held = &control.held[usize::from(GateSlot::MEMORY.0)];
+            let serve = move || memory.serve(|| held.load(Ordering::Acquire) != 0);
+            std::thread::Builder::new().name("g2".into()).stack_size(STACK).spawn(serve)?;
+        }
+        Ok(())
+    }
+
+    /// The memory gate, if it is this process's.
+    pub fn memory(&self) -> Option<&uffd::Memory> {
+        self.memory.get().filter(|(owner, _)| *owner == pid()).map(|(_, memory)| &**memory)
+    }
+
+    /// Before a program: none of the memory gate's pages is there.
+    pub fn reset_memory(&self) {
+        if let Some(memory) = self.memory() {
+            // That memory of our own is given back does not fail.
+            let _ = memory.reset();
         }
     }
 
@@ -111,6 +142,10 @@ impl Gates {
             (GateSlot::DM, Some(dm), _) if settle == Settle::Fail => dm.fail(control).map(drop),
             (GateSlot::DM, Some(dm), _) => dm.command(dm::Command::Resume).map(drop),
             (GateSlot::UBLK, _, Some(ublk)) => ublk.release(settle),
+            (GateSlot::MEMORY, ..) => {
+                self.memory().inspect(|memory| memory.release());
+                Ok(())
+            }
             _ => Ok(()),
         }
         .map(|()| 0)

@@ -13,6 +13,7 @@ mod io;
 mod look;
 mod mounts;
 pub mod pid1;
+mod pinned;
 mod readback;
 mod record;
 mod ring;

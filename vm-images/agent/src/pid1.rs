@@ -206,6 +206,9 @@ impl Supervisor {
         for line in self.control.lines_at(stage::QUEUED) {
             recorder.skipped(line, SkipReason::LaneStuck);
         }
+        if stuck.is_empty() {
+            recorder.pins(|before| self.environment.pinned_at_rest(before));
+        }
         recorder.end(&stuck, &helped);
         stuck.is_empty()
     }

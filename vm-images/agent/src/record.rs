@@ -151,6 +151,17 @@ impl Recorder {
         self.control.gates_over.store(1, Ordering::Release);
     }
 
+    /// Pages that are pinned when all is over, beside those that were before.
+    pub fn pins(&self, pinned_at_rest: impl FnOnce(i64) -> Option<i64>) {
+        if self.control.pins_watched.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let before = self.control.pins_before.load(Ordering::Acquire);
+        if let Some(after) = pinned_at_rest(before) {
+            self.event(Event::Pins { before, after });
+        }
+    }
+
     /// The program is over.
     pub fn end(&self, stuck: &[usize], helped: &[usize]) {
         let ids = |lines: &[usize]| lines.iter().map(|l| CallId(*l as u16)).collect();

@@ -6,13 +6,16 @@
 
 use crate::io::Transfer;
 use crate::record::Recorder;
-use crate::slots::Handle;
-use crate::sys::{self, Pool, Queue};
-use history::{Errno, Payload, SkipReason};
+use crate::slots::{Handle, Table};
+use crate::sys::{self, Pool, Queue, ring as requests};
+use history::{CallResult, Errno, Payload, SkipReason};
 use io_uring::squeue;
 use program::{CallId, SqeFlags};
-use rustix::fd::OwnedFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::pipe::PipeFlags;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Longest single wait for a completion: another lane may reap ours meanwhile.
@@ -48,9 +51,29 @@ struct Flights {
 
 /// A ring that lanes share.
 pub struct Ring {
-    inner: Mutex<(Queue, Flights)>,
-    wait: OwnedFd,
+    /// Nothing, once it is closed.
+    inner: Mutex<Option<Open>>,
     ops: Arc<Vec<u8>>,
+}
+
+/// What an open ring has.
+struct Open {
+    queue: Queue,
+    flights: Flights,
+    /// Another descriptor of it, to use without the lock.
+    share: Arc<Handle>,
+}
+
+/// A ring that was closed: the end of a pipe whose other end the ring alone has. The kernel lets go of a ring's files last.
+#[derive(Debug)]
+pub struct Leaving(OwnedFd);
+
+impl Leaving {
+    /// Whether the kernel has done with all requests of the ring, and with what was registered.
+    pub fn is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok() && !fds[0].revents().is_empty()
+    }
 }
 
 impl std::fmt::Debug for Ring {
@@ -64,11 +87,14 @@ impl Ring {
     pub fn new(entries: u8, ops: Arc<Vec<u8>>) -> Result<(Ring, u64), Errno> {
         let queue = Queue::new(entries.into())?;
         let number = queue.number() as u64;
-        let wait = queue.descriptor().map_err(sys::errno)?;
-        Ok((Ring { inner: Mutex::new((queue, Flights::default())), wait, ops }, number))
+        let share = queue.descriptor().map_err(sys::errno)?;
+        // Which mount is of no meaning for a ring.
+        let share = Handle::new(share, program::Mount::Ext4);
+        let open = Open { queue, flights: Flights::default(), share };
+        Ok((Ring { inner: Mutex::new(Some(open)), ops }, number))
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Queue, Flights)> {
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -78,8 +104,8 @@ impl Ring {
     }
 
     /// Adds a request to its lane's chain, and submits the chain unless the request links to a next one. Every Invoke of the chain is
-    /// recorded before. Returns whether it was submitted.
-    pub fn add(&self, recorder: &Recorder, mut pending: Pending, flags: SqeFlags) -> bool {
+    /// recorded before.
+    pub fn add(&self, recorder: &Recorder, mut pending: Pending, flags: SqeFlags) {
         let mut bits = squeue::Flags::empty();
         for (flag, bit) in [
             (SqeFlags::LINK, squeue::Flags::IO_LINK),
@@ -94,16 +120,17 @@ impl Ring {
         pending.request = pending.request.flags(bits).user_data(pending.line as u64);
         let lane = pending.lane;
         let mut guard = self.lock();
-        let (queue, flights) = &mut *guard;
+        let Some(Open { queue, flights, .. }) = &mut *guard else {
+            return recorder.skipped(pending.line, SkipReason::EmptySlot);
+        };
         flights.chains.entry(lane).or_default().push(pending);
         if flags.has(SqeFlags::LINK) || flags.has(SqeFlags::HARDLINK) {
-            return false;
+            return;
         }
         let chain = flights.chains.remove(&lane).unwrap_or_default();
         if !queue.has_room(chain.len()) {
             // A chain that the ring cannot hold at once would be cut in two, which is another program.
-            chain.iter().for_each(|p| recorder.skipped(p.line, SkipReason::Unsupported));
-            return true;
+            return chain.iter().for_each(|p| recorder.skipped(p.line, SkipReason::Unsupported));
         }
         let requests: Vec<_> = chain.iter().map(|p| p.request.clone()).collect();
         let lines: Vec<_> = chain.iter().map(|p| p.line).collect();
@@ -129,13 +156,12 @@ impl Ring {
                 }
             }
         }
-        true
     }
 
     /// Records all completions that have arrived.
     pub fn reap(&self, recorder: &Recorder, pool: &mut Pool) {
         let mut guard = self.lock();
-        let (queue, flights) = &mut *guard;
+        let Some(Open { queue, flights, share }) = &mut *guard else { return };
         if flights.flying.is_empty() {
             return;
         }
@@ -155,31 +181,63 @@ impl Ring {
             if !queue.overflowed() {
                 break;
             }
-            sys::ring_wait(&self.wait, 0);
+            sys::ring_wait(share.as_fd(), 0);
         }
     }
 
     /// Waits a moment for a completion of whatever request, and reaps.
     pub fn wait(&self, recorder: &Recorder, pool: &mut Pool) {
-        sys::ring_wait(&self.wait, WAIT_NS);
+        if let Some(share) = self.descriptor() {
+            sys::ring_wait(share.as_fd(), WAIT_NS);
+        }
         self.reap(recorder, pool);
     }
 
     /// Whether the kernel has requests of `lane`, or of anyone.
     pub fn is_busy(&self, lane: Option<usize>) -> bool {
-        self.lock().1.flying.values().any(|p| lane.is_none_or(|l| p.lane == l))
+        let is = |p: &Pending| lane.is_none_or(|l| p.lane == l);
+        self.lock().as_ref().is_some_and(|open| open.flights.flying.values().any(is))
     }
 
     /// The lines of such requests.
     pub fn flying(&self, lane: Option<usize>) -> Vec<usize> {
         let is = |p: &&Pending| lane.is_none_or(|l| p.lane == l);
-        self.lock().1.flying.values().filter(is).map(|p| p.line).collect()
+        let guard = self.lock();
+        let flying = guard.iter().flat_map(|open| open.flights.flying.values());
+        flying.filter(is).map(|p| p.line).collect()
     }
 
     /// Leaves out the chains that were never submitted.
     pub fn skip_chains(&self, recorder: &Recorder) {
-        for pending in std::mem::take(&mut self.lock().1.chains).into_values().flatten() {
+        let chains = self.lock().as_mut().map(|open| std::mem::take(&mut open.flights.chains));
+        for pending in chains.into_iter().flat_map(BTreeMap::into_values).flatten() {
             recorder.skipped(pending.line, SkipReason::Unsupported);
         }
+    }
+
+    /// A share of the descriptor, if the ring is open.
+    pub fn descriptor(&self) -> Option<Arc<Handle>> {
+        self.lock().as_ref().map(|open| open.share.clone())
+    }
+
+    /// `close(ring)` — Ends the ring. Requests that the kernel has never complete for anyone to see: their lines are cut off.
+    /// Nothing if it was closed before.
+    pub fn close(
+        &self,
+        recorder: &Recorder,
+        table: &Table,
+    ) -> Option<(CallResult, Option<Leaving>)> {
+        self.skip_chains(recorder);
+        let Open { queue, flights, share } = self.lock().take()?;
+        for (line, pending) in flights.flying {
+            recorder.control.cut_off.fetch_or(1 << line, Ordering::AcqRel);
+            // The kernel may still write there.
+            std::mem::forget(pending.transfer);
+        }
+        let leaving = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).ok().and_then(|(ours, its)| {
+            requests::register_file(share.as_fd(), its.as_fd()).ok().map(|_| Leaving(ours))
+        });
+        drop(queue);
+        Some((table.close(share), leaving))
     }
 }

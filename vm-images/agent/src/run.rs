@@ -21,6 +21,8 @@ pub struct Environment {
     pub root: PathBuf,
     /// /proc/sys/vm/drop_caches
     pub drop_caches: Option<File>,
+    /// /proc/sys/vm/stat_refresh
+    pub stat_refresh: Option<File>,
     /// /proc/sys/fs/lease-break-time
     pub lease_break_time: Option<File>,
     /// /sys/kernel/debug/clear_warn_once
@@ -188,6 +190,11 @@ impl Run {
     /// See `Environment::gates`.
     pub fn gates(&self) -> &Gates {
         &self.environment.gates
+    }
+
+    /// See `Environment::pinned_at_rest`.
+    pub fn pinned_at_rest(&self, before: i64) -> Option<i64> {
+        self.environment.pinned_at_rest(before)
     }
 
     /// See `Environment::set_lease_break_time`.

@@ -5,6 +5,7 @@
 use crate::conductor::Conductor;
 use crate::control::{Control, command, outcome};
 use crate::mounts::Mounts;
+use crate::pinned::may_pin;
 use crate::readback::Reader;
 use crate::record::{Recorder, learn_pid, now};
 use crate::run::{Environment, Place, Run, gates_of, mounts_of};
@@ -38,6 +39,7 @@ impl Runner {
         mounts: Mounts,
     ) -> std::io::Result<Runner> {
         learn_pid();
+        environment.gates.serve_memory(control)?;
         let conductor = Conductor::new(control)?;
         let (reader, pool) = (Reader::default(), Pool::default());
         Ok(Runner { control, memory, environment, mounts, conductor, reader, pool })
@@ -96,6 +98,10 @@ impl Runner {
                 return recorder.trouble(format!("no content for {gate}: errno {}", error.0));
             }
         }
+        let pinned = if may_pin(&program) { self.environment.pinned() } else { None };
+        self.control.pins_watched.store(pinned.is_some().into(), Ordering::Release);
+        self.control.pins_before.store(pinned.unwrap_or(0), Ordering::Release);
+        self.environment.gates.reset_memory();
         self.control.reset();
         notice::answer_with(Lease::Layout);
         if self.control.break_time_set.swap(0, Ordering::AcqRel) != 0

@@ -122,6 +122,7 @@ pub fn environment(ring_ops: Vec<u8>) -> Arc<Environment> {
     let environment = Environment {
         root: "/mnt".into(),
         drop_caches: open("/proc/sys/vm/drop_caches"),
+        stat_refresh: open("/proc/sys/vm/stat_refresh"),
         lease_break_time: open("/proc/sys/fs/lease-break-time"),
         clear_warn_once: open("/sys/kernel/debug/clear_warn_once"),
         kmsg: open("/dev/kmsg"),

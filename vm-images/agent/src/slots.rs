@@ -6,7 +6,7 @@
 //! is used twice in a program.
 
 use crate::descriptors::Sockets;
-use crate::ring::Ring;
+use crate::ring::{Leaving, Ring};
 use crate::sys::{self, arena::Area};
 use history::CallResult;
 use program::{
@@ -85,6 +85,8 @@ pub struct Slots {
     rings: [Option<Filled<Arc<Ring>>>; RINGS_MAX as usize],
     /// Every ring of the program, also those whose slot was filled anew: their requests are awaited at the end.
     pub all_rings: Vec<Arc<Ring>>,
+    /// Rings that were closed, until the kernel has done with them.
+    pub leaving: Vec<Leaving>,
     /// Through which descriptors are sent, if the program does so.
     pub sockets: Option<Arc<Sockets>>,
 }
@@ -114,10 +116,15 @@ kinds! {
     file put_file take_file => files FileSlot, Arc<Handle>;
     map put_map take_map => maps MapSlot, Map;
     pipe put_pipe take_pipe => pipes PipeSlot, Pipe;
-    ring put_ring => rings RingSlot, Arc<Ring>;
+    ring put_ring take_ring => rings RingSlot, Arc<Ring>;
 }
 
 impl Slots {
+    /// Forgets all rings, in a forked child, which has no part in them (see `sys::ring::leave_all`).
+    pub fn forget_rings(&mut self) {
+        std::mem::forget((std::mem::take(&mut self.rings), std::mem::take(&mut self.all_rings)));
+    }
+
     /// The pipes that are open.
     pub fn pipes(&self) -> Vec<Pipe> {
         self.pipes.iter().flatten().map(|p| p.it.clone()).collect()

@@ -38,6 +38,7 @@ fn ground() -> (Memory<'static>, tempfile::TempDir, Arc<Environment>) {
     let environment = Environment {
         root: root.path().to_owned(),
         drop_caches: None,
+        stat_refresh: None,
         lease_break_time: None,
         clear_warn_once: None,
         kmsg: None,
@@ -278,7 +279,8 @@ fn a_blocked_splice_is_seen_and_helped() {
             _ => None,
         })
         .collect();
-    assert_eq!(blocked, [(2, 'S')]);
+    // Once when it was waited for, and again when the program waited for its lane.
+    assert_eq!(blocked, [(2, 'S'), (2, 'S')]);
     assert_eq!(returned(&events, 2).0, Ok(0));
     assert_eq!(skipped(&events, 3), Some(SkipReason::LaneStuck));
     assert_eq!(returned(&events, 4).0, Ok(1));
@@ -605,4 +607,218 @@ fn a_malformed_job_is_trouble_and_nothing_more() {
     assert!(!notes.iter().any(|n| matches!(n, Note::Trouble(_))), "{notes:?}");
     assert!(notes.iter().any(|n| matches!(n, Note::Event(Event::End { .. }))));
     let _ = rustix::process::kill_process(supervisor.runner, rustix::process::Signal::KILL);
+}
+
+#[test]
+fn a_pipe_keeps_the_pages_that_a_truncate_took_away() {
+    let (p1, read) = (PipeSlot(1), |pipe, len| Call::ReadPipe { pipe, buf: ANON, len });
+    let (run, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, pwrite(0, 8192)),
+        on(0, mmap(8192)),
+        on(0, Call::Pipe { slot: P0 }),
+        on(0, Call::Pipe { slot: p1 }),
+        on(0, Call::Vmsplice { map: M0, offset: 4096, pipe: P0, len: 4096 }),
+        on(0, Call::Tee { src: P0, dst: p1, len: 100 }),
+        on(1, Call::Ftruncate { file: F0, len: 0 }),
+        on(0, read(P0, 4096)),
+        on(0, read(p1, 4096)),
+        on(0, Call::ClosePipe { pipe: P0 }),
+        on(0, read(P0, 1)),
+        on(0, Call::ProcMemPread { map: M0, offset: 0, len: 8 }),
+    ]);
+    let held = |len| [Run::Signed { run, call: 1, offset: 4096, len }];
+    assert_eq!(returned(&events, 5).0, Ok(4096));
+    assert_eq!(returned(&events, 6).0, Ok(100));
+    assert_eq!(read_runs(&events, 8), held(4096));
+    assert_eq!((returned(&events, 9).0, read_runs(&events, 9)), (Ok(100), held(100).into()));
+    assert_eq!(returned(&events, 10), (Ok(0), Payload::None));
+    assert_eq!(skipped(&events, 11), Some(SkipReason::EmptySlot));
+    assert_eq!(returned(&events, 12).0, Err(Errno(libc::EIO)));
+}
+
+#[test]
+fn the_memory_file_reads_and_writes_a_mapping() {
+    let (run, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, pwrite(0, 64)),
+        on(0, mmap(4096)),
+        on(0, Call::ProcMemPwrite { map: M0, offset: 8, len: 16 }),
+        on(0, Call::ProcMemPread { map: M0, offset: 0, len: 32 }),
+        on(0, pread(0, 32)),
+    ]);
+    let signed = |call, offset, len| Run::Signed { run, call, offset, len };
+    let expected = vec![signed(1, 0, 8), signed(3, 8, 16), signed(1, 24, 8)];
+    assert_eq!(returned(&events, 3), (Ok(16), Payload::None));
+    assert_eq!((read_runs(&events, 4), read_runs(&events, 5)), (expected.clone(), expected));
+}
+
+/// Lane, signal, si_fd and answer.
+type Told = (Option<Lane>, i32, i32, Option<(Lease, Result<u64, Errno>)>);
+
+fn signals(events: &[Event]) -> Vec<Told> {
+    let signal = |event: &Event| match event {
+        Event::Signal { lane, signo, fd, answer, .. } => Some((*lane, *signo, *fd, *answer)),
+        _ => None,
+    };
+    events.iter().filter_map(signal).collect()
+}
+
+fn blocked(events: &[Event], line: u16) -> Option<(char, String)> {
+    events.iter().find_map(|e| match e {
+        Event::Blocked { call, state, wchan, .. } if call.0 == line => {
+            Some((*state, wchan.clone()))
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn the_break_of_a_lease_reaches_the_thread_that_was_named() {
+    let again = |flags| Call::Open { slot: F1, path: path(0), access: Access::ReadWrite, flags };
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::Setsig { file: F0, notice: Notice::Rt1 }),
+        on(0, Call::SetownEx { file: F0, kind: OwnerKind::Tid, lane: Lane::Thread(3) }),
+        on(0, Call::Setlease { file: F0, lease: Lease::Write }),
+        on(0, Call::Setlease { file: F0, lease: Lease::Layout }),
+        on(1, again(OpenFlags::NONBLOCK)),
+        on(1, again(OpenFlags::default())),
+        on(0, Call::Getlease { file: F0 }),
+        on(0, Call::Setlease { file: F0, lease: Lease::Unlock }),
+        on(0, Call::Wait { lane: Lane::Thread(1) }),
+    ]);
+    let fd = returned(&events, 0).0.expect("opened") as i32;
+    assert_eq!(returned(&events, 4).0, Err(Errno(libc::EINVAL)));
+    assert_eq!(returned(&events, 5).0, Err(Errno(libc::EAGAIN)));
+    assert_eq!(blocked(&events, 6).map(|b| b.0), Some('S'));
+    assert_eq!(returned(&events, 7).0, Ok(libc::F_UNLCK as u64));
+    assert!(returned(&events, 6).0.is_ok() && returned(&events, 9).0 == Ok(0));
+    assert_eq!(signals(&events), [(Some(Lane::Thread(3)), libc::SIGRTMIN() + 1, fd, None)]);
+}
+
+/// The handler restarts what it interrupts: a thread that breaks its own process's lease waits on, and the answer ends the wait.
+#[test]
+fn a_handler_answers_the_break_of_a_lease() {
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::Setsig { file: F0, notice: Notice::Io }),
+        on(0, Call::Setlease { file: F0, lease: Lease::Write }),
+        on(0, Call::OnBreak { answer: Lease::Unlock }),
+        on(0, open(F1, 0)),
+        on(0, Call::Getlease { file: F0 }),
+    ]);
+    let fd = returned(&events, 0).0.expect("opened") as i32;
+    assert!(returned(&events, 4).0.is_ok());
+    assert_eq!(returned(&events, 5).0, Ok(libc::F_UNLCK as u64));
+    let signals = signals(&events);
+    assert_eq!(signals.len(), 1);
+    assert_eq!(
+        (signals[0].1, signals[0].2, signals[0].3),
+        (libc::SIGIO, fd, Some((Lease::Unlock, Ok(0))))
+    );
+}
+
+#[test]
+fn a_descriptor_travels_from_child_to_parent() {
+    let (_, events) = play(vec![
+        on(0, Call::Fork { child: 0 }),
+        in_child(open(F0, 0)),
+        in_child(pwrite(0, 16)),
+        in_child(Call::Lseek { file: F0, offset: 8, whence: Whence::Set }),
+        on(0, Call::RecvFd { slot: F1 }),
+        in_child(Call::SendFd { file: F0 }),
+        on(0, Call::RecvFd { slot: F1 }),
+        on(0, Call::Readv { file: F1, iov: vec![(ANON, 16)] }),
+    ]);
+    assert_eq!(returned(&events, 4).0, Err(Errno(libc::EAGAIN)));
+    assert_eq!(returned(&events, 5).0, Ok(0));
+    assert!(returned(&events, 6).0.is_ok());
+    // The position is the open file's.
+    assert_eq!(returned(&events, 7).0, Ok(8));
+}
+
+#[test]
+fn a_killed_child_does_not_come_back_and_an_interrupted_call_says_so() {
+    let splice = Call::SpliceFromPipe { pipe: P0, file: F0, offset: 0, len: 8 };
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::Pipe { slot: P0 }),
+        on(0, Call::Fork { child: 0 }),
+        detached(in_child(splice.clone())),
+        on(0, Call::Wait { lane: Lane::Child(0) }),
+        on(0, Call::Kill { lane: Lane::Child(0) }),
+        detached(on(1, splice)),
+        on(0, Call::Wait { lane: Lane::Thread(1) }),
+        on(0, Call::Interrupt { lane: Lane::Thread(1) }),
+        on(0, Call::Wait { lane: Lane::Thread(1) }),
+        in_child(pwrite(0, 8)),
+    ]);
+    assert_eq!(returned(&events, 4).0, Ok(1));
+    assert_eq!(returned(&events, 5).0, Ok(0));
+    assert_eq!(returned(&events, 6).0, Err(Errno(libc::EINTR)));
+    assert_eq!(returned(&events, 9).0, Ok(0));
+    assert_eq!(skipped(&events, 10), Some(SkipReason::NoLane));
+    let cut_off = |e: &Event| matches!(e, Event::End { stuck, helped, .. } if stuck.is_empty() && *helped == [CallId(3)]);
+    assert!(events.iter().any(cut_off), "{events:#?}");
+}
+
+#[test]
+fn a_registered_buffer_is_used_until_its_ring_ends() {
+    let prot = Prot::READ.with(Prot::WRITE);
+    let private = Call::Mmap {
+        slot: M0,
+        file: F0,
+        offset: 0,
+        len: 8192,
+        prot,
+        sharing: Sharing::Private,
+        flags: MapFlags::default(),
+    };
+    let register = Call::RegisterBuffers { ring: RingSlot(0), map: M0, offset: 0, len: 8192 };
+    let into = Call::Pread { file: F0, offset: 0, buf: Buf::Map(M0, 4096), len: 512 };
+    let (run, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, pwrite(0, 8192)),
+        on(0, private),
+        on(0, Call::IoUringSetup { slot: RingSlot(0), entries: 4 }),
+        ring(on(0, into.clone()), SqeFlags::FIXED),
+        on(0, register),
+        on(0, Call::Fork { child: 0 }),
+        ring(on(0, into.clone()), SqeFlags::FIXED),
+        on(0, Call::Load { map: M0, offset: 4096, len: 8 }),
+        on(0, Call::UnregisterBuffers { ring: RingSlot(0) }),
+        on(0, Call::UnregisterBuffers { ring: RingSlot(0) }),
+        on(0, Call::CloseRing { ring: RingSlot(0) }),
+        ring(on(0, into), SqeFlags::default()),
+    ]);
+    assert_eq!(returned(&events, 4).0, Err(Errno(libc::EFAULT)));
+    assert_eq!(returned(&events, 5).0, Ok(0));
+    assert_eq!(returned(&events, 7).0, Ok(512));
+    assert_eq!(read_runs(&events, 8), [Run::Signed { run, call: 1, offset: 0, len: 8 }]);
+    assert_eq!(returned(&events, 9).0, Ok(0));
+    assert_eq!(returned(&events, 10).0, Err(Errno(libc::ENXIO)));
+    assert_eq!(returned(&events, 11).0, Ok(0));
+    assert_eq!(skipped(&events, 12), Some(SkipReason::EmptySlot));
+}
+
+/// A request that waits for ever: its ring ends, and its line is cut off.
+#[test]
+fn a_ring_that_is_closed_cuts_its_requests_off() {
+    let splice = Call::SpliceFromPipe { pipe: P0, file: F0, offset: 0, len: 8 };
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::Pipe { slot: P0 }),
+        on(0, Call::IoUringSetup { slot: RingSlot(0), entries: 4 }),
+        detached(ring(on(1, splice), SqeFlags::default())),
+        on(0, Call::Wait { lane: Lane::Thread(1) }),
+        on(0, Call::CloseRing { ring: RingSlot(0) }),
+        on(0, Call::Wait { lane: Lane::Thread(1) }),
+    ]);
+    assert_eq!(returned(&events, 4).0, Ok(1));
+    assert!(blocked(&events, 3).is_some());
+    assert_eq!(returned(&events, 5).0, Ok(0));
+    assert_eq!(returned(&events, 6).0, Ok(0));
+    let cut_off = |e: &Event| matches!(e, Event::End { helped, .. } if *helped == [CallId(3)]);
+    assert!(events.iter().any(cut_off), "{events:#?}");
 }

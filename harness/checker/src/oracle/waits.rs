@@ -20,6 +20,8 @@ use program::{Call, CallId, GateSlot, Lane, Lease, Mount};
 
 /// Fewest bytes that fill a pipe: 16 buffers of a page, one byte each at worst.
 const PIPE_BUFFERS: u64 = 16;
+/// Nanoseconds after which a wait that was interrupted surely is over.
+const DEAF_NS: u64 = 1_000_000_000;
 /// Nanoseconds after which a lease past its time surely is in nobody's way.
 const EXPIRED_NS: u64 = 1_000_000_000;
 
@@ -111,11 +113,42 @@ fn elsewhere(world: &World, call: u16, at: u64) -> String {
 
 /// Looks at a call that returned.
 pub fn returned(world: &World, call: u16, findings: &mut Findings) {
+    deaf(world, call, findings);
     if world.seen[call as usize].helped {
         // What it waited for was taken away by the agent, which leaves no trace of its own.
         helped(world, call, findings);
     } else {
         missing(world, call, findings);
+    }
+}
+
+/// A wait for pages or a lease that went on after its thread was interrupted.
+fn deaf(world: &World, call: u16, findings: &mut Findings) {
+    let place = |s: &&Stand| waits_for_pages(&s.wchan) || s.wchan.contains("break_lease");
+    let Some(first) = world.watch.first_stand(call).filter(place) else { return };
+    if world.line(call).via.is_some() {
+        return;
+    }
+    let (lane, span) = (world.line(call).lane, world.span(call));
+    let heard = lines(world).find(|k| {
+        let other = world.span(*k);
+        matches!(world.call_of(*k), Call::Interrupt { lane: whom } if *whom == lane)
+            && world.seen[*k as usize].result == Some(Ok(0))
+            && other.inv > first.seq
+            && world.watch.later(other.ret, DEAF_NS) < span.ret
+    });
+    if let Some(by) = heard {
+        findings.call(
+            AnomalyKind::UnkillableWait,
+            Oracle::Liveness,
+            call,
+            format!(
+                "{} went on to wait in {} after {}, which must end the wait.",
+                who(world, call),
+                first.wchan,
+                who(world, by)
+            ),
+        );
     }
 }
 
@@ -150,6 +183,14 @@ fn helped(world: &World, call: u16, findings: &mut Findings) {
         return;
     }
     let span = world.span(call);
+    // What a killed child was about, it may have been about without waiting.
+    let killed = lines(world).any(|k| {
+        matches!(world.call_of(k), Call::Kill { lane } if *lane == world.line(call).lane)
+            && world.span(k).ret > span.inv
+    });
+    if killed && span.ret == NEVER && world.watch.first_stand(call).is_none() {
+        return;
+    }
     let last = world.watch.stands.iter().map(|s| s.seq).filter(|s| *s <= span.ret).max();
     let from = world.watch.released.or(last);
     let mine = world.watch.stands.iter().filter(|s| s.call == call).map(|s| s.seq).next_back();

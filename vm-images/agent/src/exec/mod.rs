@@ -22,6 +22,7 @@ use history::{Bytes, CallResult, FaultSignal, Payload, SkipReason};
 use program::{Buf, Call, CallId, FileSlot, IO_MAX, Lane, MapSlot, PipeSlot, Whence};
 use rustix::fd::AsFd;
 use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::process::Pid;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -573,11 +574,20 @@ impl Exec<'_> {
         // The table's lock is the only one of ours that the child wants: nobody else may hold it while memory is copied.
         let began = self.recorder.invoke(self.line, std::mem::take(&mut self.slots));
         lane.killed.store(0, Ordering::Release);
+        lane.ready.store(0, Ordering::Release);
         let guard = self.run.table.lock();
+        let has_rings = !guard.all_rings.is_empty();
         let result = sys::fork();
         drop(guard);
         if result == Ok(0) {
             sys::die_with_parent();
+            let mut slots = self.run.table.lock();
+            if !slots.all_rings.is_empty() {
+                slots.forget_rings();
+                sys::ring::leave_all();
+            }
+            drop(slots);
+            lane.ready.store(1, Ordering::Release);
             let pid = learn_pid();
             lane.tid.store(pid, Ordering::Release);
             lane.pid.store(pid, Ordering::Release);
@@ -585,6 +595,13 @@ impl Exec<'_> {
             serve(self.recorder.control, self.lane, |lane, line| run_line(self.run, lane, line));
         }
         if let Ok(pid) = result {
+            // A ring that is closed later ends only if the child has left it.
+            while has_rings
+                && lane.ready.load(Ordering::Acquire) == 0
+                && !crate::look::is_dead(Pid::from_raw(pid as i32).unwrap_or(Pid::INIT))
+            {
+                std::thread::yield_now();
+            }
             lane.tid.store(pid as u32, Ordering::Release);
             lane.pid.store(pid as u32, Ordering::Release);
         }

@@ -1,10 +1,32 @@
 //! Issuing the calls that hold pages on purpose, and those that let them go.
 
-use super::{Exec, Issue, seen};
+use super::{Exec, Issue, count, seen};
+use crate::io::Direction;
+use crate::record::pid;
+use crate::ring::Ring;
+use crate::run::Run;
 use crate::slots::Handle;
-use history::{Payload, SkipReason};
-use program::{Call, GateSlot};
+use crate::sys::{self, Span, ring as requests, uffd};
+use history::bytes::signed_prefix;
+use history::stamp::{CALL_POISON, sign};
+use history::{Bytes, Errno, Payload, SkipReason};
+use program::{Buf, Call, GATE_MEMORY, GateSlot, MapSlot, RingSlot};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, open};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// `open("/proc/self/mem")`: of the process whose lane this is.
+fn own_memory(access: OFlags) -> Issue<OwnedFd> {
+    open("/proc/self/mem", access | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|_| SkipReason::Unsupported)
+}
+
+/// The memory gate, if it is this process's and has room.
+fn memory_gate(run: &Run, len: u64) -> Issue<&uffd::Memory> {
+    let memory = run.gates().memory().ok_or(SkipReason::Unsupported)?;
+    if len > GATE_MEMORY { Err(SkipReason::OutOfRange) } else { Ok(memory) }
+}
 
 impl Exec<'_> {
     pub(super) fn pins(&mut self, call: &Call) -> Issue<()> {
@@ -35,8 +57,113 @@ impl Exec<'_> {
                 let control = self.recorder.control;
                 self.own_wait(|it| it.plain(|| run.gates().release(control, gate, settle)))
             }
+            Call::Vmsplice { map, offset, pipe, len } => {
+                let span = self.part(map, offset, len)?;
+                let pipe = self.pipe(pipe)?;
+                self.plain(|| sys::vmsplice(pipe.write.as_fd(), span))
+            }
+            Call::Tee { src, dst, len } => {
+                let (src, dst) = (self.pipe(src)?, self.pipe(dst)?);
+                let none = rustix::pipe::SpliceFlags::empty();
+                self.plain(|| count(rustix::pipe::tee(&src.read, &dst.write, len as usize, none)))
+            }
+            Call::ReadPipe { pipe, buf, len } => {
+                let pipe = self.pipe(pipe)?;
+                let part = self.place(buf, len)?;
+                let transfer = self.transfer(Direction::Read, &[part])?;
+                self.moved(transfer, |t| sys::read(pipe.read.as_fd(), t.span()))
+            }
+            Call::ClosePipe { pipe } => {
+                let found = self.table().lock().take_pipe(pipe).ok_or(SkipReason::EmptySlot)?;
+                self.slots.push(found.by);
+                self.plain(|| {
+                    let write = run.table.close(found.it.write);
+                    run.table.close(found.it.read).and(write)
+                })
+            }
+            Call::ProcessVmReadv { map, offset, len, .. } => {
+                let memory = memory_gate(run, len)?;
+                let span = self.part(map, offset, len)?;
+                let (line, number) = (self.line, run.number);
+                let place =
+                    memory.place(line, len as usize, |page| sign(page, number, CALL_POISON, 0));
+                let result = self.issue(|| uffd::process_vm_readv(pid(), place, span));
+                self.returned(self.moment(), result, || {
+                    let arrived = result.unwrap_or(0) as usize;
+                    let (new, tail) = memory.bytes(line, arrived).split_at(arrived);
+                    let intact = signed_prefix(tail, number, CALL_POISON, arrived as u64);
+                    let tail_intact = intact == tail.len();
+                    Payload::Read { data: Bytes::encode(new), tail_intact, fault: None }
+                })
+            }
+            Call::ProcessVmWritev { map, offset, len, .. } => {
+                let memory = memory_gate(run, len)?;
+                let (span, at) = self.part_for_store(map, offset, len)?;
+                let (call, number) = (self.line as u16, run.number);
+                let place =
+                    memory.place(self.line, len as usize, |page| sign(page, number, call, at));
+                self.plain(|| uffd::process_vm_writev(pid(), place, span))
+            }
+            Call::ProcMemPread { map, offset, len } => {
+                let span = self.part(map, offset, len)?;
+                let memory = own_memory(OFlags::RDONLY)?;
+                let part = self.place(Buf::Anon(0), len)?;
+                let transfer = self.transfer(Direction::Read, &[part])?;
+                self.moved(transfer, |t| sys::pread(memory.as_fd(), t.span(), span.start()))
+            }
+            Call::ProcMemPwrite { map, offset, len } => {
+                let (span, at) = self.part_for_store(map, offset, len)?;
+                let memory = own_memory(OFlags::WRONLY)?;
+                let part = self.place(Buf::Anon(0), len)?;
+                let transfer = self.transfer(self.writes(at), &[part])?;
+                self.moved(transfer, |t| sys::pwrite(memory.as_fd(), t.span(), span.start()))
+            }
+            Call::RegisterBuffers { ring, map, offset, len } => {
+                let ring = self.ring(ring)?;
+                let span = self.part(map, offset, len)?;
+                let ring = ring.descriptor().ok_or(SkipReason::EmptySlot)?;
+                self.plain(|| requests::register_buffer(ring.as_fd(), span))
+            }
+            Call::UnregisterBuffers { ring } => {
+                let ring = self.ring(ring)?;
+                let ring = ring.descriptor().ok_or(SkipReason::EmptySlot)?;
+                self.plain(|| requests::unregister_buffers(ring.as_fd()))
+            }
+            Call::CloseRing { ring } => self.close_ring(ring),
             _ => self.leases(call),
         }
+    }
+
+    fn ring(&mut self, slot: RingSlot) -> Issue<Arc<Ring>> {
+        if self.lane.index >= program::THREADS_MAX.into() {
+            return Err(SkipReason::Unsupported);
+        }
+        let found = self.table().lock().ring(slot).ok_or(SkipReason::EmptySlot)?;
+        self.slots.push(found.by);
+        Ok(found.it)
+    }
+
+    fn close_ring(&mut self, slot: RingSlot) -> Issue<()> {
+        let ring = self.ring(slot)?;
+        let mut slots = self.run.table.lock();
+        slots.take_ring(slot);
+        slots.all_rings.retain(|other| !Arc::ptr_eq(other, &ring));
+        drop(slots);
+        // What has completed is seen.
+        ring.reap(&self.recorder, &mut self.lane.pool);
+        let (recorder, run) = (self.recorder, self.run);
+        let closed = self.issue(|| ring.close(&recorder, &run.table));
+        // Two lanes that close one ring: the second one's descriptor is closed already.
+        let (result, leaving) = closed.unwrap_or((Err(Errno(libc::EBADF)), None));
+        self.run.table.lock().leaving.extend(leaving);
+        self.returned(self.moment(), result, || Payload::None)
+    }
+
+    /// A range that the kernel judges, and the file offset that is meant by its first byte.
+    fn part_for_store(&mut self, slot: MapSlot, offset: u64, len: u64) -> Issue<(Span, u64)> {
+        let map = self.map(slot)?;
+        let span = map.area.span(offset, len).ok_or(SkipReason::OutOfRange)?;
+        Ok((span, map.offset.saturating_add(offset)))
     }
 
     fn usable(&self, gate: GateSlot) -> Issue<()> {

@@ -20,6 +20,7 @@ impl Exec<'_> {
         if self.lane.index >= program::THREADS_MAX.into() {
             return Err(SkipReason::Unsupported);
         }
+        let fixed = via.flags.has(SqeFlags::FIXED);
         let mut transfer = None;
         let mut files = Vec::new();
         let (op, request) = match *call {
@@ -27,17 +28,25 @@ impl Exec<'_> {
                 let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let t = transfer.insert(self.transfer(Direction::Read, &[part])?);
-                let request = requests::read(file.as_fd(), t.span(), offset);
+                let (span, fd) = (t.span(), file.as_fd());
+                let request = match fixed {
+                    true => (opcode::ReadFixed::CODE, requests::read_fixed(fd, span, offset)),
+                    false => (opcode::Read::CODE, requests::read(fd, span, offset)),
+                };
                 files.push(file);
-                (opcode::Read::CODE, request)
+                request
             }
             Call::Pwrite { file, offset, buf, len } => {
                 let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let t = transfer.insert(self.transfer(self.writes(offset), &[part])?);
-                let request = requests::write(file.as_fd(), t.span(), offset);
+                let (span, fd) = (t.span(), file.as_fd());
+                let request = match fixed {
+                    true => (opcode::WriteFixed::CODE, requests::write_fixed(fd, span, offset)),
+                    false => (opcode::Write::CODE, requests::write(fd, span, offset)),
+                };
                 files.push(file);
-                (opcode::Write::CODE, request)
+                request
             }
             Call::Preadv { file, offset, ref iov } => {
                 let file = self.any_file(file)?;
@@ -121,7 +130,8 @@ impl Exec<'_> {
         }
         let control = self.recorder.control;
         control.lanes[self.lane.index].in_ring.store(1, Ordering::Release);
-        while control.stage(self.line) != stage::OVER && !control.is_ending() {
+        let is_cut_off = || control.cut_off.load(Ordering::Acquire) >> self.line & 1 != 0;
+        while control.stage(self.line) != stage::OVER && !control.is_ending() && !is_cut_off() {
             ring.wait(&self.recorder, &mut self.lane.pool);
         }
         control.lanes[self.lane.index].in_ring.store(0, Ordering::Release);

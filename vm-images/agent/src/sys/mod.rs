@@ -12,6 +12,7 @@ mod memory;
 pub mod notice;
 pub mod ring;
 pub mod ublk;
+pub mod uffd;
 
 pub use memory::{Buffer, Pool, map_words, shared};
 pub use ring::{Queue, supported_ops};
@@ -29,6 +30,11 @@ pub struct Span {
 }
 
 impl Span {
+    /// The first address.
+    pub fn start(self) -> u64 {
+        self.addr as u64
+    }
+
     /// Length in bytes.
     pub fn len(self) -> usize {
         self.len
@@ -90,6 +96,19 @@ pub fn pread(fd: BorrowedFd<'_>, span: Span, offset: u64) -> CallResult {
     result(
         unsafe { libc::pread(fd.as_raw_fd(), span.addr as *mut _, span.len, offset as i64) } as i64
     )
+}
+
+/// `read(fd, span)` — Takes bytes out of a pipe.
+pub fn read(fd: BorrowedFd<'_>, span: Span) -> CallResult {
+    // SAFETY: as in `pread`.
+    result(unsafe { libc::read(fd.as_raw_fd(), span.addr as *mut _, span.len) } as i64)
+}
+
+/// `vmsplice(fd, span, 0)` — Puts references to pages into a pipe.
+pub fn vmsplice(fd: BorrowedFd<'_>, span: Span) -> CallResult {
+    let iov = libc::iovec { iov_base: span.addr as *mut _, iov_len: span.len };
+    // SAFETY: a span never lies in memory that Rust owns; the array outlives the call.
+    result(unsafe { libc::vmsplice(fd.as_raw_fd(), &raw const iov, 1, 0) } as i64)
 }
 
 /// `pwrite(fd, span, offset)` — Writes from a span.

@@ -1,6 +1,6 @@
 //! The queues of an io_uring, with requests on spans.
 
-use super::{Segments, Span};
+use super::{Segments, Span, result};
 use history::{CallResult, Errno};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -65,6 +65,53 @@ impl Queue {
     }
 }
 
+/// `io_uring_register(fd, opcode, argument, count)`
+fn register<T>(fd: impl AsFd, opcode: u32, argument: *const T, count: u32) -> CallResult {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: callers pass as many arguments as they say, of the opcode's type, which outlive the call.
+    result(unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, argument, count) })
+}
+
+/// IORING_REGISTER_BUFFERS — Registers one buffer, with index 0: its pages are pinned until it is unregistered, or the ring ends.
+pub fn register_buffer(fd: impl AsFd, span: Span) -> CallResult {
+    let iov = libc::iovec { iov_base: span.addr as *mut _, iov_len: span.len };
+    register(fd, 0, &raw const iov, 1)
+}
+
+/// IORING_UNREGISTER_BUFFERS — Lets go of all buffers.
+pub fn unregister_buffers(fd: impl AsFd) -> CallResult {
+    register(fd, 1, std::ptr::null::<u8>(), 0)
+}
+
+/// IORING_REGISTER_FILES — Gives the ring a file to keep.
+pub fn register_file(fd: impl AsFd, file: BorrowedFd<'_>) -> CallResult {
+    let number = file.as_raw_fd();
+    register(fd, 2, &raw const number, 1)
+}
+
+/// Closes and unmaps every ring of this process: in a forked child, which would otherwise keep them from ending.
+pub fn leave_all() {
+    let fds = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    for entry in fds {
+        let is_ring = std::fs::read_link(entry.path())
+            .is_ok_and(|target| target.as_os_str() == "anon_inode:[io_uring]");
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(number) = number.filter(|_| is_ring) {
+            // SAFETY: whoever owned it was forgotten by the caller.
+            unsafe { libc::close(number) };
+        }
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines().filter(|line| line.ends_with("anon_inode:[io_uring]")) {
+        let range = line.split_whitespace().next().and_then(|range| range.split_once('-'));
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        if let Some((start, end)) = range.and_then(|(a, b)| number(a).zip(number(b))) {
+            // SAFETY: as above.
+            unsafe { libc::munmap(start as *mut _, end - start) };
+        }
+    }
+}
+
 fn raw(fd: BorrowedFd<'_>) -> types::Fd {
     types::Fd(fd.as_raw_fd())
 }
@@ -77,6 +124,18 @@ pub fn read(fd: BorrowedFd<'_>, span: Span, offset: u64) -> Request {
 /// IORING_OP_WRITE
 pub fn write(fd: BorrowedFd<'_>, span: Span, offset: u64) -> Request {
     opcode::Write::new(raw(fd), span.addr as *const u8, span.len as u32).offset(offset).build()
+}
+
+/// IORING_OP_READ_FIXED, into a part of the registered buffer
+pub fn read_fixed(fd: BorrowedFd<'_>, span: Span, offset: u64) -> Request {
+    let (addr, len) = (span.addr as *mut u8, span.len as u32);
+    opcode::ReadFixed::new(raw(fd), addr, len, 0).offset(offset).build()
+}
+
+/// IORING_OP_WRITE_FIXED, from a part of the registered buffer
+pub fn write_fixed(fd: BorrowedFd<'_>, span: Span, offset: u64) -> Request {
+    let (addr, len) = (span.addr as *const u8, span.len as u32);
+    opcode::WriteFixed::new(raw(fd), addr, len, 0).offset(offset).build()
 }
 
 /// IORING_OP_READV

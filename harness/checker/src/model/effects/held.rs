@@ -106,8 +106,15 @@ impl World<'_> {
     }
 
     /// Bytes of a mapping leave by process_vm_readv or /proc/self/mem.
-    pub(super) fn read_memory(&mut self, call: u16, offset: u64, result: Option<CallResult>) {
+    pub(super) fn read_memory(
+        &mut self,
+        call: u16,
+        offset: u64,
+        len: u64,
+        result: Option<CallResult>,
+    ) {
         if let (Some(map), Some(Ok(n))) = (self.map_in(call, 0), result) {
+            let n = n.min(len);
             let (obj, start) = self.view(map, offset);
             let read = ReadOf { obj, start, mapped: Some(map.file), skip: 0, len: n };
             self.pending[call as usize].reads.push(read);

@@ -233,18 +233,20 @@ impl<'a> World<'a> {
             Call::OpenGate { gate, access, flags, .. } => {
                 self.open_gate(call, *gate, *access, *flags, result);
             }
-            Call::Vmsplice { offset, .. } => self.vmsplice(call, *offset, result),
-            Call::Tee { .. } => self.tee(call, result),
+            Call::Vmsplice { offset, len, .. } => self.vmsplice(call, *offset, *len, result),
+            Call::Tee { len, .. } => self.tee(call, *len, result),
             Call::ReadPipe { buf, len, .. } => self.read_pipe(call, *buf, *len, result),
             Call::ProcessVmReadv { offset, len, .. } => {
                 self.given(call, 0, &[(Buf::Map(program::MapSlot(0), *offset), *len)], false);
-                self.read_memory(call, *offset, result);
+                self.read_memory(call, *offset, *len, result);
             }
             Call::ProcessVmWritev { offset, len, .. } => {
                 self.given(call, 0, &[(Buf::Map(program::MapSlot(0), *offset), *len)], true);
                 self.write_memory(call, *offset, *len, true, result);
             }
-            Call::ProcMemPread { offset, .. } => self.read_memory(call, *offset, result),
+            Call::ProcMemPread { offset, len, .. } => {
+                self.read_memory(call, *offset, *len, result);
+            }
             Call::ProcMemPwrite { offset, len, .. } => {
                 self.write_memory(call, *offset, *len, false, result);
             }

@@ -77,10 +77,16 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn vmsplice(&mut self, call: u16, offset: u64, result: Option<CallResult>) {
+    pub(super) fn vmsplice(
+        &mut self,
+        call: u16,
+        offset: u64,
+        len: u64,
+        result: Option<CallResult>,
+    ) {
         let Some(map) = self.map_in(call, 0).cloned() else { return };
         let n = match result {
-            Some(Ok(n)) => n,
+            Some(Ok(n)) => n.min(len),
             Some(Err(_)) => return,
             None => return self.lost_in_pipes(call),
         };
@@ -116,9 +122,9 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn tee(&mut self, call: u16, result: Option<CallResult>) {
+    pub(super) fn tee(&mut self, call: u16, len: u64, result: Option<CallResult>) {
         let n = match result {
-            Some(Ok(n)) => n,
+            Some(Ok(n)) => n.min(len),
             Some(Err(_)) => return,
             None => return self.lost_in_pipes(call),
         };
