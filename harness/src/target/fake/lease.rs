@@ -489,7 +489,7 @@ pub(super) async fn break_lease(
         let deadline = {
             let w = cx.look();
             let mine = w.leases.iter().filter(|l| l.is_on(mount, ino) && l.conflicts(write));
-            mine.flat_map(|l| [l.unlock, l.downgrade]).flatten().filter(|at| *at != 0).min()
+            mine.flat_map(|l| [l.unlock, l.downgrade]).flatten().filter(|at| *at > w.clock).min()
         };
         if let Some(at) = deadline {
             cx.w().deadlines.insert(cx.lane, at);

@@ -9,7 +9,7 @@ use super::pipe::Pipe;
 use super::sched::{LANES, LaneState, Tasks, state_of};
 use super::world::World;
 use history::{Down, Event, SkipReason};
-use program::{Call, CallId, GATES_MAX, GateSlot, Line, OpenFlags, Program, Settle, THREADS_MAX};
+use program::{Call, CallId, Line, OpenFlags, Program, THREADS_MAX};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
