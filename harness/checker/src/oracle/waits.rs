@@ -67,7 +67,8 @@ pub fn blocked(world: &mut World, stand: &Stand, findings: &mut Findings) -> Opt
     };
     let cause = causes.iter().find(|c| fits(c));
     let me = who(world, call);
-    if cause.is_none() && (pages || lease) && !world.reflink_livelock() {
+    let unwoken = pages && unwoken(world, call, stand.seq);
+    if cause.is_none() && (pages || lease) && !unwoken && !world.reflink_livelock() {
         let what = if pages { "a held page" } else { "a lease" };
         let elsewhere = elsewhere(world, call, stand.seq);
         findings.call(
@@ -228,6 +229,9 @@ fn helped(world: &World, call: u16, findings: &mut Findings) {
     if killed && span.ret == NEVER && world.watch.first_stand(call).is_none() {
         return;
     }
+    if unreaped(world, call) || unwoken(world, call, span.ret) {
+        return;
+    }
     let last = world.watch.stands.iter().map(|s| s.seq).filter(|s| *s <= span.ret).max();
     let from = world.watch.released.or(last);
     let mine = world.watch.stands.iter().filter(|s| s.call == call).map(|s| s.seq).next_back();
@@ -258,6 +262,37 @@ fn helped(world: &World, call: u16, findings: &mut Findings) {
         ),
     };
     findings.call(kind, Oracle::Liveness, call, what);
+}
+
+/// Known: whether a layout change waits for a page that direct I/O gave back meanwhile, or stands behind one that does.
+fn unwoken(world: &World, call: u16, at: u64) -> bool {
+    if !world.policy.knows(crate::Known::DaxDirectIoWakesNobody) {
+        return false;
+    }
+    let mut files = files_of(world, call);
+    files.extend(world.changed.get(&call).into_iter().flatten().map(|c| c.file));
+    let waits = |k: u16| {
+        let stands = &world.watch.stands;
+        stands.iter().any(|s| s.call == k && s.seq <= at && waits_for_pages(&s.wchan))
+    };
+    let waiters: Vec<u16> =
+        in_flight(world, call, at, at).chain([call]).filter(|k| waits(*k)).collect();
+    world.holds().iter().any(|h| {
+        h.means == Means::Transfer
+            && files.contains(&h.file)
+            && waiters.iter().any(|k| h.call != *k && h.meets(world.span(*k).inv, at))
+    })
+}
+
+/// Whether the call is a request whose ring was closed before it was over: nobody learns of its completion then.
+fn unreaped(world: &World, call: u16) -> bool {
+    let ring = world.seen[call as usize].slots.last();
+    world.line(call).via.is_some()
+        && lines(world).any(|k| {
+            matches!(world.call_of(k), Call::CloseRing { .. })
+                && world.seen[k as usize].slots.first() == ring
+                && world.span(k).inv < world.span(call).ret
+        })
 }
 
 /// Why there is no reason to wait.

@@ -48,6 +48,9 @@ pub enum Known {
     /// `dax-pipe-into-its-own-file-deadlocks`: a change of layout that waits for pages in a pipe and a splice between that pipe and the file wait for each other
     /// (fs/splice.c:iter_file_splice_write has the pipe's lock while it waits for the inode's, 6.12 and 6.1).
     DaxPipeDeadlock,
+    /// `dax-direct-io-wakes-nobody`: the end of direct I/O gives pages of DAX files back without waking the layout change that waits for them
+    /// (block/bio.c:__bio_release_pages, mm/gup.c:gup_put_folio use folio_put_refs, 6.1). A signal makes the waiter look again.
+    DaxDirectIoWakesNobody,
     /// `xfs-dax-reflink-fault-livelock`: with shared extents on XFS DAX, a write fault may warn (dax_insert_entry, dax_disassociate_entry, insert_pfn)
     /// and then be taken again for ever: inside a read unkillable and with the file locked, in a store or MADV_POPULATE_WRITE until
     /// the process is killed (fs/dax.c:dax_insert_entry against mm/memory.c:insert_pfn, 6.12 and 6.1). A call that stands still, or a guest that
@@ -79,6 +82,7 @@ impl Known {
             Known::XfsDaxReflinkContent => "xfs-dax-reflink-loses-writes",
             Known::XfsFailedWriteSize => "xfs-failed-write-moves-size",
             Known::DaxPipeDeadlock => "dax-pipe-into-its-own-file-deadlocks",
+            Known::DaxDirectIoWakesNobody => "dax-direct-io-wakes-nobody",
             Known::XfsDaxReflinkFault => "xfs-dax-reflink-fault-livelock",
             Known::XfsDaxShortCow => "xfs-dax-short-cow-write-shows-stale-media",
             Known::XfsUnwrittenTail => "xfs-growth-exposes-the-unwritten-tail",
@@ -114,6 +118,7 @@ const KNOWN_6_1: &[Known] = &[
     Known::XfsDaxReflinkFault,
     Known::XfsUnwrittenTail,
     Known::XfsUnshareDirty,
+    Known::DaxDirectIoWakesNobody,
 ];
 
 /// One table of expectations.

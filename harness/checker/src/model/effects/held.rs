@@ -62,7 +62,8 @@ impl World<'_> {
     /// Notes what a call through a gate can do before the gate is released: nothing to memory or to the device. Must come before its effects.
     ///
     /// What leaves memory is what the pages hold when the gate lets go. A page in the page cache may have been cut off from its file by
-    /// then, and keeps what it had; so there, any moment since the call counts.
+    /// then, and keeps what it had; so there, any moment since the call counts. So it does for what a ublk server writes: its kernel side copies when the
+    /// request is handed over, not when it is settled (drivers/block/ublk_drv.c:ublk_map_io, 6.12).
     pub(super) fn behind_gate(&mut self, call: u16) {
         let Some(gate) = self.gate_used(call) else { return };
         let Some(from) = self.held_until(gate, self.span(call).inv) else { return };
@@ -78,7 +79,8 @@ impl World<'_> {
         };
         let mapped =
             self.call_of(call).buffers().filter(|(b, _)| matches!(b, Buf::Map(..))).count();
-        if !writes || (1..=mapped).all(steady) {
+        let late = gate != GateSlot::UBLK && (1..=mapped).all(steady);
+        if !writes || mapped == 0 || late {
             self.effect_from[call as usize] = from;
         }
     }
