@@ -349,9 +349,10 @@ fn lets_go(world: &World, call: u16) -> bool {
     };
     let span = world.span(call);
     let mine = world.seen[call as usize].slots.first().map(|s| s.0);
-    let leased = world.layout_leases(file).iter().any(|l| {
-        l.open == open && l.sure.is_some_and(|s| s.0 < span.inv && s.1 + 1 >= span.inv)
-    });
+    let leased = world
+        .layout_leases(file)
+        .iter()
+        .any(|l| l.open == open && l.sure.is_some_and(|s| s.0 < span.inv && s.1 + 1 >= span.inv));
     let travels = |k: u16| {
         matches!(world.call_of(k), Call::SendFd { .. }) && world.open_in(k, 0) == Some(open)
     };

@@ -246,7 +246,7 @@ bugs! {
     LayoutLeaseKnown, "layout-lease-known", [Leases],
         "F_SETLEASE with F_LAYOUT reports success and does nothing.";
     FixedWrongBuffer, "fixed-wrong-buffer", [Bytes],
-        "A transfer into a registered buffer begins at its start, whatever address it names.";
+        "A transfer through a registered buffer takes its pages in the wrong order.";
     RemoteWriteLost, "remote-write-lost", [Bytes],
         "process_vm_writev counts its last page but does not write it.";
     RemoteWriteNotDirty, "remote-write-not-dirty", [Bytes],

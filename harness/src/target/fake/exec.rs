@@ -573,8 +573,11 @@ pub(super) fn fixed_parts(
     if from + len > buffer.len {
         return Err(EFAULT);
     }
-    let from = if w.has(Bug::FixedWrongBuffer) { 0 } else { from };
-    Ok(super::hold::cut(&buffer.parts, from as usize, *len as usize))
+    let mut parts = super::hold::cut(&buffer.parts, from as usize, *len as usize);
+    if w.has(Bug::FixedWrongBuffer) {
+        parts.reverse();
+    }
+    Ok(parts)
 }
 
 /// Calls that are one atomic step.
