@@ -447,15 +447,26 @@ impl Writer<'_, '_> {
                 self.push(Line { detached: true, ..Line::new(lane, call) });
             }
             S::Registered | S::RegisteredPrivate => {
+                let mut leased = None;
                 if source == S::Registered && self.dice.chance(40) {
                     // What the proposals ask for first.
-                    if let Some(file) = self.file_of(lane, victim.inode, false) {
+                    leased = self.file_of(lane, victim.inode, false);
+                    if let Some(file) = leased {
                         self.call(lane, Call::Setlease { file, lease: Lease::Layout });
                     }
                 }
                 let ring = self.ring(lane, true);
                 taken.ring = Some(ring);
                 self.call(lane, Call::RegisterBuffers { ring, map, offset: at, len });
+                if let Some(file) = leased
+                    && self.dice.chance(30)
+                {
+                    // And what they must not let go of before the pins.
+                    match self.dice.below(3) {
+                        0 => self.call(lane, Call::Close { file }),
+                        _ => self.may_wait(lane, Call::Setlease { file, lease: Lease::Unlock }),
+                    }
+                }
             }
         }
         Some(taken)

@@ -195,6 +195,13 @@ impl Writer<'_, '_> {
                 self.call(by, Call::Open { slot: second, path, access, flags: OpenFlags(0) });
                 self.call(by, Call::Setlease { file: second, lease });
             }
+            S::Layout if self.dice.chance(40) => {
+                // One that is exclusive is refused to a second open file.
+                let second = self.free_file(lane);
+                let access = self.dice.pick(&[Access::ReadOnly, Access::ReadWrite]);
+                self.call(lane, Call::Open { slot: second, path, access, flags: OpenFlags(0) });
+                self.call(lane, Call::Setlease { file: second, lease });
+            }
             S::ReadBreaking | S::WriteBreaking => self.start_break(path, true),
             S::WriteDowngrading => self.start_break(path, false),
             S::Elsewhere => holder = self.pass_on(holder)?,

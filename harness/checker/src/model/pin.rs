@@ -271,7 +271,10 @@ impl World<'_> {
                     last = last.min(other.ret);
                 }
                 let changes = self.changed.get(&n).map_or_else(|| self.changes(n), Clone::clone);
-                if unlocks || changes.iter().any(|c| c.file == file) {
+                // A file that is mapped outlives its descriptors, but not everywhere its lease.
+                let closes = matches!(self.call_of(n), Call::Close { .. })
+                    && self.open_in(n, 0) == Some(open);
+                if unlocks || closes || changes.iter().any(|c| c.file == file) {
                     first = first.min(inv.saturating_sub(1));
                 }
             }

@@ -29,6 +29,7 @@ const EEXIST: i32 = 17;
 const EXDEV: i32 = 18;
 const EINVAL: i32 = 22;
 const ENOSPC: i32 = 28;
+const EPIPE: i32 = 32;
 const EOPNOTSUPP: i32 = 95;
 const ECANCELED: i32 = 125;
 
@@ -528,6 +529,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             );
             allowed.maybe(misaligned(world, open, Some(*offset), &[(Buf::Anon(0), *len)]), EINVAL);
             allowed.maybe(direct_race(world, call, open), EIO);
+            allowed.maybe(super::sources::closing(world, call), EPIPE);
         }
         Call::SpliceFromPipe { len, .. } => {
             let Some(open) = world.open_in(call, 1) else { return };

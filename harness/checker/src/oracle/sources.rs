@@ -161,7 +161,7 @@ pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
 }
 
 /// Whether an end of a pipe that the call uses may be closed meanwhile.
-fn closing(world: &World, call: u16) -> bool {
+pub(super) fn closing(world: &World, call: u16) -> bool {
     let span = world.span(call);
     let slots = world.seen[call as usize].slots;
     slots.iter().filter(|s| world.pipes.contains_key(&s.0)).any(|s| {

@@ -16,7 +16,7 @@ use crate::model::pin::{Hold, Means};
 use crate::model::watch::Stand;
 use crate::policy::{Meets, Reach, Regime, Term};
 use crate::{AnomalyKind, Oracle, Wait};
-use program::{Call, CallId, GateSlot, Lane, Lease, Mount};
+use program::{Call, CallId, GateSlot, Lane, Lease, Mount, OpenFlags};
 
 /// Fewest bytes that fill a pipe: 16 buffers of a page, one byte each at worst.
 const PIPE_BUFFERS: u64 = 16;
@@ -77,6 +77,19 @@ pub fn blocked(world: &mut World, stand: &Stand, findings: &mut Findings) -> Opt
             call,
             format!(
                 "{me} waits for {what} in {}, but there is none that it must wait for{elsewhere}.",
+                stand.wchan
+            ),
+        );
+    }
+    if lease
+        && matches!(world.call_of(call), Call::Open { flags, .. } if flags.has(OpenFlags::NONBLOCK))
+    {
+        findings.call(
+            AnomalyKind::UnexplainedWait,
+            Oracle::Liveness,
+            call,
+            format!(
+                "{me} waits for a lease in {}, though it asked not to (O_NONBLOCK).",
                 stand.wchan
             ),
         );
@@ -316,7 +329,7 @@ fn missing(world: &World, call: u16, findings: &mut Findings) {
         return;
     }
     let changes = world.changed.get(&call).map_or(&[][..], Vec::as_slice);
-    if changes.iter().all(|c| !c.certain) && !gives_back(world, call) {
+    if changes.iter().all(|c| !c.certain) && !gives_back(world, call) && !lets_go(world, call) {
         return;
     }
     let holds = world.holds();
@@ -338,6 +351,21 @@ fn missing(world: &World, call: u16, findings: &mut Findings) {
             missed(world, call, changed.file, what, findings);
             return;
         }
+    }
+    if lets_go(world, call)
+        && let Some(file) = world.file_in(call, 0)
+        && let Some(hold) = holds
+            .iter()
+            .find(|h| h.file == file && h.term == Term::Long && h.covers(span.inv, span.ret))
+    {
+        let what = format!(
+            "{} let go of a layout lease and came back, although {} was held{}: its process must be killed.",
+            who(world, call),
+            page(world, hold),
+            by(world, hold),
+        );
+        missed(world, call, file, what, findings);
+        return;
     }
     if gives_back(world, call)
         && let Some(file) = world.file_in(call, 0)
@@ -380,6 +408,34 @@ fn gives_back(world: &World, call: u16) -> bool {
                     && l.maybe.1 >= span.inv
             })
         })
+}
+
+/// Whether a call closes the last descriptor of a file with a layout lease that nobody may let go of before the pins.
+fn lets_go(world: &World, call: u16) -> bool {
+    let strict = world.policy.regime == Regime::LayoutLeaseStrict;
+    if !strict || !matches!(world.call_of(call), Call::Close { .. }) {
+        return false;
+    }
+    let (Some(open), Some(file)) = (world.open_in(call, 0), world.file_in(call, 0)) else {
+        return false;
+    };
+    let span = world.span(call);
+    let mine = world.seen[call as usize].slots.first().map(|s| s.0);
+    let leased = world
+        .layout_leases(file)
+        .iter()
+        .any(|l| l.open == open && l.sure.is_some_and(|s| s.0 < span.inv && s.1 + 1 >= span.inv));
+    let travels = |k: u16| {
+        matches!(world.call_of(k), Call::SendFd { .. }) && world.open_in(k, 0) == Some(open)
+    };
+    // Another descriptor, be it a child's copy of this one.
+    let elsewhere = world.fds.iter().filter(|(_, o)| **o == open).any(|(filler, _)| {
+        world.lives(*filler).iter().any(|l| {
+            let own = Some(*filler) == mine && l.process == World::process(world.line(call).lane);
+            !own && l.maybe.0 <= span.ret && l.maybe.1 >= span.inv
+        })
+    });
+    leased && !elsewhere && !(0..world.program.lines.len() as u16).any(travels)
 }
 
 /// Whether a hold counts for a change by the policy's table: must it wait, or may it?

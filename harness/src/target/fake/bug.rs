@@ -227,9 +227,9 @@ bugs! {
         "A layout change frees blocks whose pages are held, and others are given them.";
     EvictionFreesHeld, "eviction-frees-held", [Bytes, Leak],
         "A file without names and descriptors gives blocks back whose pages are held.";
-    VmspliceCopies, "vmsplice-copies", [Bytes, Leak],
+    VmspliceCopies, "vmsplice-copies", [Bytes, Leak, Liveness],
         "vmsplice copies the bytes of the page into the pipe.";
-    TeeLosesReference, "tee-loses-reference", [Bytes],
+    TeeLosesReference, "tee-loses-reference", [Bytes, Leak, Liveness],
         "tee puts the bytes of the page into the second pipe, and no reference to it.";
     PinLeakedOnShort, "pin-leaked-on-short", [Pins],
         "A transfer whose buffer ends early forgets to give back its pages.";
@@ -246,7 +246,7 @@ bugs! {
     LayoutLeaseKnown, "layout-lease-known", [Leases],
         "F_SETLEASE with F_LAYOUT reports success and does nothing.";
     FixedWrongBuffer, "fixed-wrong-buffer", [Bytes],
-        "A transfer into a registered buffer begins at its start, whatever address it names.";
+        "A transfer through a registered buffer takes its pages in the wrong order.";
     RemoteWriteLost, "remote-write-lost", [Bytes],
         "process_vm_writev counts its last page but does not write it.";
     RemoteWriteNotDirty, "remote-write-not-dirty", [Bytes],
@@ -255,7 +255,7 @@ bugs! {
         "/proc/self/mem does not write to a private mapping that is read-only.";
     GateErrorLost, "gate-error-lost", [Errnos, Bytes],
         "A transfer that its device has failed reports success.";
-    PartialCountsTwice, "partial-counts-twice", [Errnos],
+    PartialCountsTwice, "partial-counts-twice", [Bytes, Errnos],
         "A transfer that its device does in two parts counts the first one twice.";
     RecvOtherFile, "recv-other-file", [Bytes, Errnos],
         "Of several descriptors under way in a socket the last one arrives first.";

@@ -436,12 +436,15 @@ pub(super) async fn perform(cx: Cx<'_>, id: CallId, call: &Call, n: &Needs) -> A
 async fn close(cx: Cx<'_>, slot: usize, n: &Needs) -> Answer {
     let fd = &n.files[0];
     cx.w().process_mut(cx.lane).files[slot] = None;
-    // The call's own reference is the last one.
-    let last = Rc::strong_count(&fd.file) == 1;
-    let dies = {
+    // A mapping that still has the file is no descriptor.
+    let (last, dies) = {
         let w = cx.look();
-        last && w.leaves_pins(fd) && !w.has(Bug::StrictCloseSpares)
+        let last = !w.has_descriptor(fd) && w.regime == checker::Regime::LayoutLeaseStrict;
+        (last, last && w.leaves_pins(fd) && !w.has(Bug::StrictCloseSpares))
     };
+    if last {
+        cx.w().forget_layout_lease_of(fd);
+    }
     if dies {
         let process = process_of(cx.lane);
         cx.w().kill_process(process);
@@ -474,9 +477,14 @@ const KILL_WAIT_NS: u64 = 100_000_000;
 impl World {
     /// Whether closing the file gives a layout lease up while pages of it are pinned.
     fn leaves_pins(&self, fd: &Fd) -> bool {
-        self.regime == checker::Regime::LayoutLeaseStrict
-            && self.holds_layout_lease(fd)
-            && self.has_long_pins(fd.mount, fd.ino)
+        self.holds_layout_lease(fd) && self.has_long_pins(fd.mount, fd.ino)
+    }
+
+    /// Whether the open file has a descriptor in some process, or in a message.
+    fn has_descriptor(&self, fd: &Fd) -> bool {
+        let slots = self.procs.iter().flatten().flat_map(|p| p.files.iter().flatten());
+        let mut files = slots.map(|(other, _)| &other.file).chain(&self.socket);
+        files.any(|file| Rc::ptr_eq(file, &fd.file))
     }
 
     /// Whether a process was killed, and some lane of it is still in a call.
@@ -565,8 +573,11 @@ pub(super) fn fixed_parts(
     if from + len > buffer.len {
         return Err(EFAULT);
     }
-    let from = if w.has(Bug::FixedWrongBuffer) { 0 } else { from };
-    Ok(super::hold::cut(&buffer.parts, from as usize, *len as usize))
+    let mut parts = super::hold::cut(&buffer.parts, from as usize, *len as usize);
+    if w.has(Bug::FixedWrongBuffer) {
+        parts.reverse();
+    }
+    Ok(parts)
 }
 
 /// Calls that are one atomic step.

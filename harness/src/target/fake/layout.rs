@@ -164,7 +164,10 @@ pub(super) async fn break_layouts(cx: Cx<'_>, changes: &[Change]) -> Result<(), 
     }
     let xfs = changes.iter().any(|c| Mount::ALL[c.mount].is_xfs());
     let wchan = if xfs { "xfs_break_dax_layouts" } else { "ext4_break_layouts" };
-    let waits = !cx.look().has(Bug::LayoutChangeDoesNotWait);
+    let waits = {
+        let w = cx.look();
+        !w.has(Bug::LayoutChangeDoesNotWait) && !w.has(Bug::PinnedBlockReused)
+    };
     // Planted: nobody is woken, and only a signal ends it.
     let deaf =
         cx.look().has(Bug::LayoutWaitNotWoken) && changes.iter().any(|c| cx.look().is_busy(c));

@@ -169,6 +169,12 @@ impl World {
         self.leases.iter().any(|l| l.is_of(fd) && l.kind == Kind::Layout)
     }
 
+    /// Drops the layout lease of an open file that has no descriptor any more.
+    pub fn forget_layout_lease_of(&mut self, fd: &Fd) {
+        self.leases.retain(|l| !(l.is_of(fd) && l.kind == Kind::Layout));
+        self.progress += 1;
+    }
+
     /// Drops the leases of an open file that lives on: a bug.
     pub fn forget_leases_of(&mut self, fd: &Fd) {
         self.leases.retain(|l| !l.is_of(fd));

@@ -275,7 +275,11 @@ impl Conductor<'_> {
         }
         self.again();
         if !self.in_flight().is_empty() {
-            self.world.borrow_mut().kill_process(0);
+            {
+                let mut w = self.world.borrow_mut();
+                w.kill_process(0);
+                w.rings_cancelled = true;
+            }
             self.again();
         }
     }

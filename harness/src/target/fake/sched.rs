@@ -141,8 +141,9 @@ impl<'a> Cx<'a> {
                     break;
                 }
                 let deaf = w.has(Bug::InterruptIgnored) && !w.helping;
-                // Workers of rings get no signals.
-                if self.lane < LANES && hit(&w, self.lane) && !deaf {
+                // Workers of rings get no signals, and end with the process that has the ring.
+                let over = self.lane > LANES && w.rings_cancelled;
+                if self.lane < LANES && hit(&w, self.lane) && !deaf || over {
                     return false;
                 }
             }
@@ -253,6 +254,7 @@ impl<'a> Tasks<'a> {
                     [] => {
                         let idle = w.deadlines.values().min().map(|at| at.saturating_sub(w.clock));
                         let Some(idle) = idle.filter(|idle| *idle <= patience_ns) else {
+                            w.clock += patience_ns;
                             return false;
                         };
                         patience_ns -= idle;

@@ -258,6 +258,8 @@ pub(super) struct World {
     pub poked: [bool; LANES],
     /// Lanes whose process was killed and that are still in a call.
     pub killed: [bool; LANES],
+    /// The program's process was killed, and with it go its rings and their workers.
+    pub rings_cancelled: bool,
     /// When a waiting lane looks again at the latest.
     pub deadlines: BTreeMap<usize, u64>,
     /// Next mapping address.
@@ -301,6 +303,7 @@ impl World {
             interrupted: [false; LANES],
             poked: [false; LANES],
             killed: [false; LANES],
+            rings_cancelled: false,
             deadlines: BTreeMap::new(),
             next_address: 0x7f00_0000_0000,
             next_fd: 5,

@@ -71,16 +71,22 @@ impl World<'_> {
             self.call_of(call),
             Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }
         );
-        let steady = |slot: usize| {
+        // A hole shows the page of zeros, and whoever holds that holds it also when the file has got a page there.
+        let span = self.span(call);
+        let steady = |slot: usize, offset: u64, len: u64| {
             self.map_in(call, slot).is_some_and(|m| {
                 let file = &self.files[m.file];
-                m.private.is_none() && file.is_dax() && !file.shared
+                let pages = page_down(offset) / PAGE..page_up(offset.saturating_add(len)) / PAGE;
+                let real = |page: u64| self.real_page(m, page * PAGE, span);
+                m.private.is_none() && file.is_dax() && !file.shared && pages.into_iter().all(real)
             })
         };
-        let mapped =
-            self.call_of(call).buffers().filter(|(b, _)| matches!(b, Buf::Map(..))).count();
-        let late = gate != GateSlot::UBLK && (1..=mapped).all(steady);
-        if !writes || mapped == 0 || late {
+        let mapped = self.call_of(call).buffers().filter_map(|(b, len)| match b {
+            Buf::Map(_, offset) => Some((offset, len)),
+            Buf::Anon(_) => None,
+        });
+        let late = |(slot, (offset, len))| gate != GateSlot::UBLK && steady(slot, offset, len);
+        if !writes || (1..).zip(mapped).all(late) {
             self.effect_from[call as usize] = from;
         }
     }

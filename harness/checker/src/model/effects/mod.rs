@@ -168,6 +168,12 @@ impl<'a> World<'a> {
                             Src::Copy { obj: source, delta: delta(*src_offset, p), before: false },
                         )]
                     });
+                    // By reflink, where it can: pages of the destination then leave the page cache.
+                    let file = self.opens[dst].file;
+                    if self.files[file].is_xfs() && n > 0 {
+                        let end = page_up(dst_offset.saturating_add(n));
+                        self.touch_file(call, file, (page_down(*dst_offset), end), Kind::Drop);
+                    }
                 }
             }
             Call::Fideduperange { len, dst_offset, .. } => {
