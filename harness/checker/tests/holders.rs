@@ -687,3 +687,159 @@ fn the_handler_may_give_the_lease_back() {
     script(2).explained();
     script(1).anomalous(Kind::WrongResult, Oracle::Leases);
 }
+
+#[test]
+fn a_clone_keeps_its_bytes_but_for_what_arrives_late_where_that_is_known() {
+    let script = |home: &str, first: &str, seen: Vec<Run>| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: f2 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+t1: {first}
+t0: ficlonerange(f1, 8K, f0, 0, 8K)
+t0: pread(f1, 8K, anon, 8K)
+t0: release(g0)
+t0: pread(f1, 8K, anon, 8K)
+t0: fsync(f0)
+t0: pread(f1, 8K, anon, 8K)"
+        );
+        let old = || read(vec![signed(1, 0, 8192)]);
+        let waits = first.ends_with('&');
+        let script = Script::new(home, &text)
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .open(3, 2)
+            .ok(4, &[], 5)
+            .ok(5, &[], 0)
+            .inv(6, &[4, 2]);
+        let script = if waits {
+            script.stands(6, 'D', "submit_bio_wait")
+        } else {
+            script.ret(6, Ok(4096), Payload::None)
+        };
+        let script = script.ok(7, &[3, 0], 0).call(8, &[3], 8192, old()).inv(9, &[]);
+        let script = if waits { script.ret(6, Ok(4096), Payload::None) } else { script };
+        // What is written back changes the clone, after it was seen to be whole.
+        script
+            .ret(9, Ok(0), Payload::None)
+            .call(10, &[3], 8192, old())
+            .ok(11, &[0], 0)
+            .call(12, &[3], 8192, read(seen))
+            .end(&[])
+    };
+    let device = |offset, len| signed(stamp::call_gate(0), offset, len);
+    let held = "pread(f2, 512K, m0+4K, 4K) &";
+    let late = || vec![signed(1, 0, 4096), device(512 << 10, 4096)];
+    script("xfs", held, vec![signed(1, 0, 8192)]).explained();
+    script("xfs", held, late()).explained();
+    script("xfs", held, late()).anomalous_on("7.9.0", Kind::ForeignByte, Oracle::Leak);
+    // Not the page beside it, nothing else of the device.
+    let beside = vec![device(508 << 10, 4096), signed(1, 4096, 4096)];
+    script("xfs", held, beside).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+    let other = vec![signed(1, 0, 4096), device(0, 4096)];
+    script("xfs", held, other).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+    // What arrives in a page outside the range that was cloned stays there.
+    let outside = "pread(f2, 512K, m0+8K, 4K) &";
+    script("xfs", outside, late()).anomalous(Kind::ForeignByte, Oracle::Leak);
+}
+
+#[test]
+fn a_deleted_dax_file_gives_up_held_pages_with_the_known_warning() {
+    let script = |home, rest: &str, title: &str| {
+        let splat = history::Splat { title: title.into(), text: title.into() };
+        let unlinks = rest.starts_with("t0: unlink");
+        let script = spliced(home, rest);
+        let script = match (unlinks, rest.contains("\"a\"")) {
+            (true, true) => script.ok(5, &[], 0),
+            (true, false) => script.fails(5, &[], 2),
+            (false, _) => script.ok(5, &[0], 0),
+        };
+        script.event(Event::Console(splat)).end(&[])
+    };
+    let warning = "WARNING in dax_disassociate_entry";
+    script("ext4-dax", "t0: unlink(\"a\")", warning).explained();
+    script("ext4-dax", "t0: fsync(f0)", warning).anomalous(Kind::Splat, Oracle::Console);
+    script("ext4-dax", "t0: unlink(\"b\")", warning).anomalous(Kind::Splat, Oracle::Console);
+    script("ext4-dax", "t0: unlink(\"a\")", "WARNING in dax_insert_entry")
+        .anomalous(Kind::Splat, Oracle::Console);
+    script("ext4", "t0: unlink(\"a\")", warning).anomalous(Kind::Splat, Oracle::Console);
+    script("ext4-dax", "t0: unlink(\"a\")", warning).anomalous_on(
+        "7.9.0",
+        Kind::Splat,
+        Oracle::Console,
+    );
+}
+
+#[test]
+fn an_interrupted_dedupe_may_say_512_only_where_that_is_known() {
+    let script = |home: &str, told: bool, status| {
+        let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: p0 = pipe()
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: vmsplice(m0+12K, p0, 4K)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f1, 0, anon, 4K)
+t1: fideduperange(f0, 0, 4K, f1, 0) &
+t0: interrupt(t1)";
+        let script = Script::new(home, text)
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[], 0)
+            .ok(3, &[0], 0)
+            .ok(4, &[3, 2], 4096)
+            .open(5, 2)
+            .ok(6, &[5], 4096)
+            .inv(7, &[0, 5]);
+        let script = if told { script.ok(8, &[], 0) } else { script };
+        script.ret(7, Ok(0), Payload::Dedupe { status }).end(&[])
+    };
+    script("xfs-dax", true, -512).explained();
+    script("xfs-dax", true, -4).explained();
+    script("xfs-dax", true, -513).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    script("xfs-dax", false, -512).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    script("xfs", true, -512).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    let restarted = script("xfs-dax", true, -512);
+    restarted.anomalous_on("7.9.0", Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+#[test]
+fn a_pin_of_a_shared_block_that_never_ends_is_known_for_its_own_mapping_only() {
+    let script = |share: &str, sharing: &str, open: &str, state| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: {share}
+t0: m0 = mmap(f0, 0, 4K, RW, {sharing})
+t0: f2 = open(\"xfs:c\", {open})
+t0: pwrite(f2, 0, m0+0, 4K)"
+        );
+        let slots: &[u16] = if share.starts_with("fsync") { &[1] } else { &[1, 0] };
+        let direct = Payload::File(facts(program::Mount::Xfs, 7, 0));
+        Script::new("xfs-dax", &text)
+            .open(0, 1)
+            .open(1, 2)
+            .ok(2, &[0], 4096)
+            .ok(3, slots, 0)
+            .ok(4, &[0], 0)
+            .call(5, &[], 5, direct)
+            .inv(6, &[5, 4])
+            .stands(6, state, "0")
+            .end(&[6])
+    };
+    let (clone, shared) = ("ficlone(f1, f0)", "SHARED");
+    let direct = "RDWR|CREAT|DIRECT";
+    let wrong = |script: Script| script.anomalous(Kind::UnexplainedWait, Oracle::Liveness);
+    script(clone, shared, direct, 'R').explained();
+    wrong(script("fsync(f1)", shared, direct, 'R'));
+    wrong(script(clone, "PRIVATE", direct, 'R'));
+    wrong(script(clone, shared, "RDWR|CREAT", 'R'));
+    wrong(script(clone, shared, direct, 'S'));
+    let unlisted = script(clone, shared, direct, 'R');
+    unlisted.anomalous_on("6.1.0", Kind::UnexplainedWait, Oracle::Liveness);
+}

@@ -205,6 +205,8 @@ pub struct File {
     pub shared: bool,
     /// A known defect of the kernel may have left its newest bytes in the page cache alone, for ever.
     pub never_written: bool,
+    /// A known defect of the kernel may change its blocks when pages of another file are written back.
+    pub late_dma: bool,
     /// A known defect of the kernel leaves its content in doubt: sizes and errnos are judged, bytes are not.
     pub unjudged: bool,
     /// What else a known defect of the kernel may show through its mappings.
@@ -236,7 +238,7 @@ impl File {
 impl File {
     /// Whether all ways of reading show the same, so that one look settles what the others see.
     pub fn one_look_settles(&self) -> bool {
-        self.incoherent.is_empty() && !self.never_written
+        self.incoherent.is_empty() && !self.never_written && !self.late_dma
     }
 }
 

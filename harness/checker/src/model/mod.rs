@@ -22,7 +22,7 @@ use file::{File, Map, NameOp, NameState, Open, Pipe, SizeOp, Touch};
 use history::{CallResult, Event, FileFacts, FileId, History, Payload};
 use lin::Lin;
 use order::{NEVER, NOBODY, Order, Span};
-use program::{Call, CallId, Lane, Line, Mount, Path, Program, Prot, Sharing};
+use program::{Call, CallId, Lane, Line, Mount, OpenFlags, Path, Program, Prot, Sharing};
 use smallvec::smallvec;
 use std::collections::BTreeMap;
 use value::{Cand, Val, Vals};
@@ -148,6 +148,10 @@ pub struct World<'a> {
     pub registered: BTreeMap<u16, u16>,
     /// The kernel complained of a DAX page that is not the one that it expected.
     pub dax_splat: bool,
+    /// Files that may have lost a name, and since when.
+    pub deleted: Vec<(usize, u64)>,
+    /// Known: ranges of clones into which a call under way may still write, through blocks that are shared.
+    pub late: Vec<(u16, (usize, u64, u64))>,
     by_id: BTreeMap<FileId, usize>,
     inflight: Vec<(u64, u16)>,
     now: u64,
@@ -229,6 +233,8 @@ impl<'a> World<'a> {
                 .collect(),
             pending: vec![Pending::default(); program.lines.len()],
             effect_from: vec![0; program.lines.len()],
+            deleted: Vec::new(),
+            late: Vec::new(),
             malformed,
             overflow: false,
             registered: BTreeMap::new(),
@@ -307,6 +313,7 @@ impl<'a> World<'a> {
             tail_stored: false,
             shared: false,
             never_written: false,
+            late_dma: false,
             unjudged: false,
             behind_mappings: None,
         });
@@ -500,6 +507,8 @@ impl<'a> World<'a> {
         self.inflight.push((span.inv, call));
         self.effects(call);
         self.weaken_new(call);
+        self.late_dma(call);
+        self.note_deleted(call);
         self.lease_effects(call);
     }
 
@@ -508,6 +517,7 @@ impl<'a> World<'a> {
         self.now = self.span(call).ret;
         self.resolve(call);
         self.after_return(call);
+        self.note_deleted(call);
         let changes = self.changes(call);
         self.changed.insert(call, changes);
         if self.watch.first_stand(call).is_none() {
@@ -675,6 +685,61 @@ impl<'a> World<'a> {
                     && self
                         .open_in(k, 0)
                         .is_some_and(|o| self.files[self.opens[o].file].on(Mount::XfsDax))
+            })
+    }
+
+    /// Notes which files a call may have deleted.
+    fn note_deleted(&mut self, call: u16) {
+        let path = match self.call_of(call) {
+            Call::Unlink { path } => *path,
+            Call::Rename { to, .. } => *to,
+            _ => return,
+        };
+        if !matches!(self.seen[call as usize].result, Some(Err(_))) {
+            let inv = self.span(call).inv;
+            let files: Vec<usize> = self.named(call, path).collect();
+            self.deleted.extend(files.into_iter().map(|file| (file, inv)));
+        }
+    }
+
+    /// Whether the last close of a deleted DAX file may have met pages of it that were held.
+    pub fn evicts_held(&self) -> bool {
+        let known = self.policy.knows(crate::Known::DaxEvictsHeld);
+        known
+            && self.holds().iter().any(|hold| {
+                let dax = self.files[hold.file].is_dax();
+                let meets = |d: &(usize, u64)| d.0 == hold.file && hold.maybe.1 >= d.1;
+                dax && self.deleted.iter().any(meets)
+            })
+    }
+
+    /// Whether a call stands in the kernel, busy, for want of a page that it may only read, of a file on XFS DAX that may share blocks.
+    pub fn pin_livelock(&self) -> bool {
+        self.policy.knows(crate::Known::XfsDaxPin)
+            && self.watch.stands.iter().any(|stand| {
+                let call = stand.call;
+                let first = match self.call_of(call) {
+                    Call::ProcessVmReadv { .. } => 0,
+                    Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }
+                        if self.open_in(call, 0).is_some_and(|o| {
+                            let open = &self.opens[o];
+                            open.flags.has(OpenFlags::DIRECT) && !self.files[open.file].is_dax()
+                        }) =>
+                    {
+                        1
+                    }
+                    _ => return false,
+                };
+                let seen = &self.seen[call as usize];
+                let shared = |n: usize| {
+                    self.map_in(call, n).is_some_and(|m| {
+                        let file = &self.files[m.file];
+                        m.sharing == Sharing::Shared && file.on(Mount::XfsDax) && file.shared
+                    })
+                };
+                stand.state == 'R'
+                    && (seen.helped || seen.ret.is_none())
+                    && (first..seen.slots.len()).any(shared)
             })
     }
 

@@ -18,6 +18,10 @@ pub fn splat(world: &World, splat: &Splat, findings: &mut Findings) {
     {
         return;
     }
+    // Known: the file went, its page is held.
+    if splat.title.contains("dax_disassociate_entry") && world.evicts_held() {
+        return;
+    }
     // insert_pfn looks at a page table of this very program. What the others look at belongs to the page of the device, which an earlier
     // run of the guest may have left in that state (fs/dax.c:dax_associate_entry, page->mapping, 6.12).
     let xfs_dax = world.files.iter().any(|f| f.on(program::Mount::XfsDax));
@@ -40,7 +44,7 @@ pub fn splat(world: &World, splat: &Splat, findings: &mut Findings) {
 /// Looks at how the guest went down.
 pub fn down(world: &World, down: Down, findings: &mut Findings) {
     // Known: a fault that is taken for ever. What the lane was still to do waits behind it, until the guest's time is over.
-    if down == Down::Hang && world.reflink_livelock() {
+    if down == Down::Hang && (world.reflink_livelock() || world.pin_livelock()) {
         return;
     }
     let (kind, oracle, sentence) = match down {

@@ -16,6 +16,8 @@ use program::{Call, Lane, Prot, Sharing};
 
 const ESRCH: i32 = 3;
 const EINTR: i32 = 4;
+/// Internal to the kernel: no call may return it.
+const ERESTARTSYS: i32 = 512;
 const EIO: i32 = 5;
 const EAGAIN: i32 = 11;
 const ENOMEM: i32 = 12;
@@ -58,6 +60,11 @@ pub fn interrupted(world: &World, call: u16) -> bool {
 /// What any call may answer.
 pub(super) fn everywhere(world: &World, call: u16, allowed: &mut Allowed) {
     allowed.maybe(interrupted(world, call), EINTR);
+    // Known: the one who waited for the pages of a file was to be restarted, and nobody did.
+    let dedupe = matches!(world.call_of(call), Call::Fideduperange { .. })
+        && world.policy.knows(crate::Known::DedupeRestarts)
+        && world.file_in(call, 0).is_some_and(|f| world.files[f].on(program::Mount::XfsDax));
+    allowed.maybe(dedupe && interrupted(world, call), ERESTARTSYS);
     pins::fixed(world, call, allowed);
     pins::refused(world, call, allowed);
     let transfer = !matches!(world.call_of(call), Call::Close { .. } | Call::OpenGate { .. });

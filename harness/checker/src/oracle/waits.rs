@@ -211,7 +211,7 @@ pub fn end(world: &World, stuck: &[CallId], helped_calls: &[CallId], findings: &
         }
     }
     // Known: whoever meets the livelock never returns, and others wait for the file that it has locked.
-    if world.reflink_livelock() {
+    if world.reflink_livelock() || world.pin_livelock() {
         return;
     }
     for call in stuck {
@@ -230,7 +230,7 @@ pub fn end(world: &World, stuck: &[CallId], helped_calls: &[CallId], findings: &
 
 /// A call that ended only when the agent helped: something must have been there to wait for.
 fn helped(world: &World, call: u16, findings: &mut Findings) {
-    if world.reflink_livelock() {
+    if world.reflink_livelock() || world.pin_livelock() {
         return;
     }
     let span = world.span(call);

@@ -65,6 +65,19 @@ pub enum Known {
     /// `xfs-unshare-drops-dirty-data`: UNSHARE_RANGE that ends the last sharing of an XFS file throws away the reservations under dirty pages elsewhere in it,
     /// which are then never written (fs/xfs/xfs_reflink.c:xfs_reflink_clear_inode_flag, 6.1; 6.12 asks for dirty pages first).
     XfsUnshareDirty,
+    /// `xfs-late-dma-changes-the-clone`: what arrives in a held page of an XFS file after the file was cloned is written in place, into the block that the
+    /// clone shares (block/bio.c:bio_dirty_fn and mm/gup.c:unpin_user_pages_dirty_lock dirty the page without page_mkwrite, 6.12 and 6.1).
+    XfsLateDma,
+    /// `dax-eviction-frees-held-pages`: the last close of a deleted DAX file frees its blocks while pages of them are held, with a warning in
+    /// dax_disassociate_entry (fs/ext4/inode.c:ext4_evict_inode, fs/inode.c:evict, 6.12 and 6.1). Only the warning is explained; what then shows up in another
+    /// file is not.
+    DaxEvictsHeld,
+    /// `dedupe-reports-a-kernel-errno`: FIDEDUPERANGE that a signal ends while it waits for a held page has the status -512, ERESTARTSYS
+    /// (fs/remap_range.c:vfs_dedupe_file_range, 6.12 and 6.1).
+    DedupeRestarts,
+    /// `xfs-dax-pin-livelock`: a read-only pin of a page of a shared mapping whose block files on XFS DAX share is tried for ever (mm/internal.h:gup_must_unshare
+    /// takes the page for an anonymous one, 6.12; in 6.1 only after a copy-on-write and a sync, which is not listed).
+    XfsDaxPin,
 }
 
 impl Known {
@@ -87,6 +100,10 @@ impl Known {
             Known::XfsDaxShortCow => "xfs-dax-short-cow-write-shows-stale-media",
             Known::XfsUnwrittenTail => "xfs-growth-exposes-the-unwritten-tail",
             Known::XfsUnshareDirty => "xfs-unshare-drops-dirty-data",
+            Known::XfsLateDma => "xfs-late-dma-changes-the-clone",
+            Known::DaxEvictsHeld => "dax-eviction-frees-held-pages",
+            Known::DedupeRestarts => "dedupe-reports-a-kernel-errno",
+            Known::XfsDaxPin => "xfs-dax-pin-livelock",
         }
     }
 }
@@ -101,7 +118,12 @@ const KNOWN_6_12: &[Known] = &[
     Known::DaxUnwrittenZeroPage,
     Known::XfsDaxStalePage,
     Known::XfsDaxReflinkFault,
+    Known::DaxPipeDeadlock,
     Known::XfsDaxShortCow,
+    Known::XfsLateDma,
+    Known::DaxEvictsHeld,
+    Known::DedupeRestarts,
+    Known::XfsDaxPin,
 ];
 
 /// What Debian's 6.1 (6.1.192) does wrong.
@@ -116,9 +138,13 @@ const KNOWN_6_1: &[Known] = &[
     Known::DaxUnwrittenZeroPage,
     Known::XfsFailedWriteSize,
     Known::XfsDaxReflinkFault,
+    Known::DaxPipeDeadlock,
     Known::XfsUnwrittenTail,
     Known::XfsUnshareDirty,
     Known::DaxDirectIoWakesNobody,
+    Known::XfsLateDma,
+    Known::DaxEvictsHeld,
+    Known::DedupeRestarts,
 ];
 
 /// One table of expectations.

@@ -54,6 +54,7 @@ impl World<'_> {
             unjudged: false,
             shared: false,
             never_written: false,
+            late_dma: false,
             behind_mappings: None,
         });
         index

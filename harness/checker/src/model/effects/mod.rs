@@ -13,6 +13,7 @@ use program::{Buf, Call, OpenFlags};
 use smallvec::smallvec;
 
 mod held;
+mod late;
 mod layout;
 mod memory;
 mod pipes;
