@@ -843,3 +843,43 @@ t0: pwrite(f2, 0, m0+0, 4K)"
     let unlisted = script(clone, shared, direct, 'R');
     unlisted.anomalous_on("6.1.0", Kind::UnexplainedWait, Oracle::Liveness);
 }
+
+#[test]
+fn what_arrives_in_a_page_that_a_dedupe_dropped_is_lost() {
+    let script = |same: bool, seen: Run| {
+        let fill = if same { "ficlone(f1, f0)" } else { "pwrite(f1, 0, anon, 4K)" };
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: {fill}
+t0: f2 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+t1: pread(f2, 0, m0+0, 4K) &
+t0: fideduperange(f1, 0, 4K, f0, 0)
+t0: release(g0)
+t0: pread(f0, 0, anon, 4K)"
+        );
+        let script =
+            Script::new("xfs", &text).open(0, 1).ok(1, &[0], 4096).ok(2, &[0], 0).open(3, 2);
+        let script = if same { script.ok(4, &[3, 0], 0) } else { script.ok(4, &[3], 4096) };
+        let (result, status) = if same { (4096, 0) } else { (0, 1) };
+        script
+            .ok(5, &[], 5)
+            .ok(6, &[], 0)
+            .inv(7, &[5, 2])
+            .stands(7, 'D', "submit_bio_wait")
+            .call(8, &[3, 0], result, Payload::Dedupe { status })
+            .inv(9, &[])
+            .ret(7, Ok(4096), Payload::None)
+            .ret(9, Ok(0), Payload::None)
+            .call(10, &[0], 4096, read(vec![seen]))
+    };
+    let (old, new) = (|| signed(1, 0, 4096), || signed(stamp::call_gate(0), 0, 4096));
+    script(true, new()).explained();
+    script(true, old()).explained();
+    script(false, new()).explained();
+    // One that finds a difference drops nothing.
+    script(false, old()).anomalous(Kind::StaleByte, Oracle::Bytes);
+}

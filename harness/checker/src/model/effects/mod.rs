@@ -181,6 +181,17 @@ impl<'a> World<'a> {
                 if let (Some(src), Some(dst)) = (self.open_in(call, 0), self.open_in(call, 1)) {
                     let (src, dst) = (self.opens[src].file, self.opens[dst].file);
                     self.shares(src, dst);
+                    // The destination's pages are dropped before its blocks are replaced by equal ones, also pages that are held
+                    // (fs/xfs/xfs_reflink.c:xfs_reflink_remap_prep, 6.12).
+                    let seen = &self.seen[call as usize];
+                    let differs = matches!(seen.payload, Some(Payload::Dedupe { status: 1.. }));
+                    let end = dst_offset.saturating_add(*len);
+                    if !differs
+                        && !matches!(result, Some(Err(_)))
+                        && self.files[dst].on(program::Mount::Xfs)
+                    {
+                        self.touch_file(call, dst, (*dst_offset, end), Kind::Drop);
+                    }
                     // Known: a false "same" gives the destination the source's unwritten extents.
                     let same = matches!(
                         self.seen[call as usize].payload,
