@@ -9,6 +9,18 @@ use program::{Mount, Program};
 /// Programs that meet bugs which generated programs meet seldom.
 const TRIGGERS: &[(Bug, &str)] = &[
     (
+        Bug::RecvOtherFile,
+        r#"image xfs
+t0: f0 = open("a", RDWR|CREAT)
+t0: f1 = open("b", RDWR|CREAT)
+t0: pwrite(f1, 0, anon, 4K)
+t0: send_fd(f0)
+t0: send_fd(f1)
+t0: f2 = recv_fd()
+t0: pread(f2, 0, anon, 4K)
+"#,
+    ),
+    (
         Bug::DedupeIgnoresDifference,
         r#"image xfs
 t0: f0 = open("a", RDWR|CREAT)
@@ -193,8 +205,8 @@ t0: splice(f0, 0, p0, 4K)
     ),
 ];
 
-/// Seeds tried per bug; all but the triggers' are met far sooner.
-const SEEDS: u64 = 1000;
+/// Seeds tried per bug; most are met far sooner.
+const SEEDS: u64 = 20_000;
 
 fn trigger(bug: Bug) -> Option<Program> {
     let (_, text) = TRIGGERS.iter().find(|(of, _)| *of == bug)?;
@@ -203,9 +215,10 @@ fn trigger(bug: Bug) -> Option<Program> {
 
 /// Where the program's history under the bug first differs from the honest one: the schedule or generator seed.
 fn differs(programs: impl Iterator<Item = (u64, Program)>, bug: Bug) -> Option<u64> {
-    let mut seeds = programs.peekable();
-    let target =
-        |bug, seed| FakeTarget::new(FakeConfig { seed, bug, batch: 1, ..FakeConfig::default() });
+    let (mut seeds, regime) = (programs.peekable(), bug.regime());
+    let target = |bug, seed| {
+        FakeTarget::new(FakeConfig { seed, bug, batch: 1, regime, ..FakeConfig::default() })
+    };
     let (mut honest, mut wrong) = (target(None, 1), target(Some(bug), 1));
     let fixed = trigger(bug).is_some();
     seeds.find_map(|(seed, program)| {

@@ -445,6 +445,7 @@ fn thousands_of_generated_programs_run_to_their_end() {
 fn every_line_is_accounted_for(program: &Program, events: &[Event]) {
     let mut invoked = vec![0; program.lines.len()];
     let mut closed = vec![0; program.lines.len()];
+    let mut cut_off = Vec::new();
     let mut last = 0;
     for event in events {
         let (seq, call) = match event {
@@ -461,10 +462,22 @@ fn every_line_is_accounted_for(program: &Program, events: &[Event]) {
                 closed[usize::from(call.0)] += 1;
                 (*seq, *call)
             }
+            Event::End { helped, stuck, .. } => {
+                cut_off.extend(helped.iter().chain(stuck).map(|call| usize::from(call.0)));
+                continue;
+            }
             _ => continue,
         };
         assert!(seq > last, "{call:?}");
         last = seq;
+    }
+    // A call that was cut off with its child never returns.
+    for (index, (line, closed)) in program.lines.iter().zip(&mut closed).enumerate() {
+        let cut =
+            |other: &program::Line| matches!(other.call, Call::Kill { lane } if lane == line.lane);
+        if *closed == 0 && (cut_off.contains(&index) || program.lines.iter().any(cut)) {
+            *closed = 1;
+        }
     }
     let all = vec![1; program.lines.len()];
     assert_eq!((invoked, closed), (all.clone(), all), "{program}");

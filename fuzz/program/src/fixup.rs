@@ -60,10 +60,12 @@ pub(crate) fn bound_line(line: &mut Line) {
             *len = (*len).min(GATE_MEMORY);
         }
         // The others leave the order to the device, or to memory.
-        Call::Release { gate, settle } if *gate != GateSlot::UBLK => {
-            if matches!(settle, Settle::Reverse | Settle::Partial) || *gate == GateSlot::MEMORY {
-                *settle = Settle::Complete;
-            }
+        Call::Release { gate: GateSlot::MEMORY, settle }
+        | Call::Release {
+            gate: GateSlot::DM,
+            settle: settle @ (Settle::Reverse | Settle::Partial),
+        } => {
+            *settle = Settle::Complete;
         }
         Call::Kill { lane } => {
             let (Lane::Thread(n) | Lane::Child(n)) = *lane;

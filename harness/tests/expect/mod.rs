@@ -15,6 +15,8 @@
 //!
 //! It does not judge the bytes: the checker does that for every history.
 
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
 use history::{Errno, Event, FaultSignal, History, Payload};
 use program::{CallId, Lane, Mount, Program};
 use std::path::{Path, PathBuf};

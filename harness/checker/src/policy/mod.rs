@@ -108,6 +108,9 @@ impl Known {
     }
 }
 
+/// What the kernels of the regimes, which exist as models only, have from mainline.
+const KNOWN_REGIMES: &[Known] = &[Known::DaxPipeDeadlock];
+
 /// What Debian's 6.12 (6.12.117) does wrong.
 const KNOWN_6_12: &[Known] = &[
     Known::Ext4DaxFailedWriteSize,
@@ -194,7 +197,7 @@ impl Policy {
             _ => {
                 let (name, regime) = Regime::NAMES.iter().find(|(n, _)| *n == name)?;
                 let (regime, tables) = (*regime, Tables::of(*regime));
-                Some(Policy { name, map_sync: true, regime, tables, known: &[] })
+                Some(Policy { name, map_sync: true, regime, tables, known: KNOWN_REGIMES })
             }
         }
     }

@@ -225,8 +225,6 @@ bugs! {
         "A layout change of a file in the page cache waits for references to its pages.";
     PinnedBlockReused, "pinned-block-reused", [Bytes, Leak, Liveness],
         "A layout change frees blocks whose pages are held, and others are given them.";
-    EvictionFreesHeld, "eviction-frees-held", [Bytes, Leak],
-        "A file without names and descriptors gives blocks back whose pages are held.";
     VmspliceCopies, "vmsplice-copies", [Bytes, Leak, Liveness],
         "vmsplice copies the bytes of the page into the pipe.";
     TeeLosesReference, "tee-loses-reference", [Bytes, Leak, Liveness],
@@ -277,8 +275,6 @@ bugs! {
         "Closing a file with a layout lease and pins left has no consequence.";
     RevokeKeepsMapping, "revoke-keeps-mapping", [Signals],
         "A page that was taken away stays mapped.";
-    RevokedPinWorks, "revoked-pin-works", [Errnos, Pins],
-        "Transfers through a pin whose page was taken away go on.";
     RevokeKeepsBlock, "revoke-keeps-block", [Leak, Bytes],
         "A page that is taken away goes to another file while transfers into it are under way.";
 }
@@ -293,9 +289,7 @@ impl Bug {
             Bug::LayoutLeaseShared | Bug::StrictUnlockDoesNotWait | Bug::StrictCloseSpares => {
                 Regime::LayoutLeaseStrict
             }
-            Bug::RevokeKeepsMapping | Bug::RevokedPinWorks | Bug::RevokeKeepsBlock => {
-                Regime::Revoke
-            }
+            Bug::RevokeKeepsMapping | Bug::RevokeKeepsBlock => Regime::Revoke,
             _ => Regime::Mainline,
         }
     }

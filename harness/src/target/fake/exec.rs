@@ -254,7 +254,7 @@ fn memory_for(
 ) -> Result<Memory, Errno> {
     let Some(fixed) = &n.fixed else { return Ok(memory_of(w, id, iov, &n.maps, meant)) };
     let parts = fixed.as_ref().map_err(|e| *e)?;
-    let taken = parts.iter().any(|p| p.hold.revoked.get()) && !w.has(Bug::RevokedPinWorks);
+    let taken = parts.iter().any(|p| p.hold.revoked.get());
     if taken {
         return Err(EFAULT);
     }

@@ -170,11 +170,6 @@ impl Fs {
         let inos: Vec<u64> = self.inodes.iter().filter(|(_, i)| dead(i)).map(|(n, _)| *n).collect();
         for ino in inos {
             self.drop_cache(ino, 0, u64::MAX);
-            if self.has(Bug::EvictionFreesHeld) {
-                for m in self.ino(ino).map.values().copied().collect::<Vec<_>>() {
-                    self.dev.forget_holds(m.block);
-                }
-            }
             self.free(ino, 0, u64::MAX);
             self.inodes.remove(&ino);
         }
