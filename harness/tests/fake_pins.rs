@@ -13,6 +13,9 @@ struct Run {
     events: Vec<Event>,
 }
 
+/// Lane, signal, si_code, si_fd, and what the handler answered.
+type Signalled = (Option<Lane>, i32, i32, i32, Option<(Lease, Outcome)>);
+
 impl Run {
     fn under(regime: Regime, text: &str) -> Run {
         let text = format!("pinfuzz 1\n{text}");
@@ -80,7 +83,7 @@ impl Run {
         })
     }
 
-    fn signals(&self) -> Vec<(Option<Lane>, i32, i32, i32, Option<(Lease, Outcome)>)> {
+    fn signals(&self) -> Vec<Signalled> {
         let signals = self.events.iter().filter_map(|e| match e {
             Event::Signal { lane, signo, code, fd, answer, .. } => {
                 let answer = answer.map(|(l, r)| (l, r.map_err(|Errno(e)| e)));

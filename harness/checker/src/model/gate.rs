@@ -39,8 +39,7 @@ impl World<'_> {
         let ok = |turn: &Turn| {
             self.seen.get(turn.span.call as usize).is_some_and(|s| s.result == Some(Ok(0)))
         };
-        let hold =
-            turns.iter().filter(|t| t.settle.is_none() && t.span.ret < at && ok(t)).next_back()?;
+        let hold = turns.iter().rfind(|t| t.settle.is_none() && t.span.ret < at && ok(t))?;
         // A release that overlaps the hold, or comes after it, may have undone it.
         let open = turns.iter().filter(|t| t.settle.is_some() && t.span.ret > hold.span.inv);
         let first = open.map(|t| t.span.inv).min().unwrap_or(NEVER);

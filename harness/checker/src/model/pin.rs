@@ -20,6 +20,9 @@ pub enum Means {
     Registered(u16),
 }
 
+/// From when to when, the ends included.
+type Time = (u64, u64);
+
 /// A page of a file, held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
@@ -33,10 +36,10 @@ pub struct Hold {
     pub file: usize,
     /// Offset of the page.
     pub page: u64,
-    /// It may be held in this time, the ends included.
-    pub maybe: (u64, u64),
+    /// It may be held in this time.
+    pub maybe: Time,
     /// It surely is in this time, and surely is the file's own page.
-    pub sure: Option<(u64, u64)>,
+    pub sure: Option<Time>,
 }
 
 impl Hold {
@@ -175,7 +178,7 @@ impl World<'_> {
     }
 
     /// When a registered buffer was there; none if registering failed.
-    fn registered_for(&self, call: u16, ring: u16) -> Option<((u64, u64), Option<(u64, u64)>)> {
+    fn registered_for(&self, call: u16, ring: u16) -> Option<(Time, Option<Time>)> {
         let span = self.span(call);
         if matches!(self.seen[call as usize].result, Some(Err(_))) {
             return None;
