@@ -216,9 +216,7 @@ fn trigger(bug: Bug) -> Option<Program> {
 /// Where the program's history under the bug first differs from the honest one: the schedule or generator seed.
 fn differs(programs: impl Iterator<Item = (u64, Program)>, bug: Bug) -> Option<u64> {
     let (mut seeds, regime) = (programs.peekable(), bug.regime());
-    let target = |bug, seed| {
-        FakeTarget::new(FakeConfig { seed, bug, batch: 1, regime, ..FakeConfig::default() })
-    };
+    let target = |bug, seed| FakeTarget::new(FakeConfig { seed, bug, batch: 1, regime });
     let (mut honest, mut wrong) = (target(None, 1), target(Some(bug), 1));
     let fixed = trigger(bug).is_some();
     seeds.find_map(|(seed, program)| {
