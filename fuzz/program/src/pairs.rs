@@ -63,6 +63,10 @@ kinds! {
         Registered = "registered";
         /// Registered buffers in a private mapping: pages that no file has
         RegisteredPrivate = "registered-private";
+        /// A buffer under a request that a gate holds, in whose place the ring has another one by now
+        Replaced = "replaced";
+        /// A registered buffer in a private mapping that a second ring shares
+        Cloned = "cloned";
     }
     /// What is done to a file one of whose pages is held: changes of its layout, and other uses that may meet the holder.
     LayoutChange {

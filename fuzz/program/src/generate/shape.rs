@@ -89,6 +89,8 @@ fn base_weight(kind: CallKind) -> u32 {
         | K::ProcMemPread
         | K::ProcMemPwrite
         | K::RegisterBuffers
+        | K::UpdateBuffers
+        | K::CloneBuffers
         | K::UnregisterBuffers
         | K::CloseRing
         | K::Setlease

@@ -13,7 +13,7 @@ fn parse(image: &str, lines: &str) -> Program {
     program.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A child has no rings and no memory gate, and a lane whose call is in flight has to end it before it exits.
+/// A child has no memory gate, and a lane whose call is in flight has to end it before it exits.
 fn can_meet(source: PinSource, change: LayoutChange) -> bool {
     use PinSource as S;
     let in_call = matches!(
@@ -22,13 +22,18 @@ fn can_meet(source: PinSource, change: LayoutChange) -> bool {
             | S::DirectWrite
             | S::GateRead
             | S::GateWrite
+            | S::RingRead
+            | S::RingWrite
+            | S::FixedRead
+            | S::FixedWrite
             | S::ProcMemRead
             | S::ProcMemWrite
     );
     let in_pipe = matches!(source, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
+    let registered = matches!(source, S::Registered | S::RegisteredPrivate | S::Cloned);
     match change {
-        LayoutChange::HolderExit => in_pipe,
-        LayoutChange::HolderKill => in_pipe || in_call,
+        LayoutChange::HolderExit => in_pipe || registered,
+        LayoutChange::HolderKill => in_pipe || registered || in_call,
         _ => true,
     }
 }
