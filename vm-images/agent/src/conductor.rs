@@ -248,8 +248,8 @@ impl Conductor {
             run.recorder.memory.progress();
             if now() > look_at {
                 let pid = self.control.lanes[lane].pid.load(Ordering::Acquire);
-                let look = ring_standing(pid, || false)
-                    .or_else(|| (now() > give_up).then(Look::running));
+                let look =
+                    ring_standing(pid, || false).or_else(|| (now() > give_up).then(Look::running));
                 if let Some(look) = look {
                     for line in left {
                         self.found_blocked(run, line, look.clone(), Patience::Full);

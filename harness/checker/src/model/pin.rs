@@ -201,10 +201,7 @@ impl World<'_> {
     /// Calls that take a buffer out of a ring, or may have.
     fn takes_away(&self, ring: u16) -> impl Iterator<Item = u16> + '_ {
         self.changes_buffers(ring).filter(|k| {
-            matches!(
-                self.call_of(*k),
-                Call::UnregisterBuffers { .. } | Call::UpdateBuffers { .. }
-            )
+            matches!(self.call_of(*k), Call::UnregisterBuffers { .. } | Call::UpdateBuffers { .. })
         })
     }
 

@@ -206,7 +206,14 @@ impl Policy {
                 let (name, regime) = Regime::NAMES.iter().find(|(n, _)| *n == name)?;
                 let (regime, tables) = (*regime, Tables::of(*regime));
                 let (map_sync, clones_buffers) = (true, Some(true));
-                Some(Policy { name, map_sync, clones_buffers, regime, tables, known: KNOWN_REGIMES })
+                Some(Policy {
+                    name,
+                    map_sync,
+                    clones_buffers,
+                    regime,
+                    tables,
+                    known: KNOWN_REGIMES,
+                })
             }
         }
     }

@@ -184,9 +184,10 @@ impl World<'_> {
     fn buffer_of(&self, ring: u16, user: u16) -> Option<u16> {
         let Registered { by, pinned } = *self.registered.get(&ring)?;
         let (given, used) = (self.span(by), self.span(user));
-        let clear = self.changes_buffers(ring).filter(|k| *k != by && *k != user).all(|k| {
-            self.order.before(self.span(k), given) || self.submitted_before(user, k)
-        });
+        let clear = self
+            .changes_buffers(ring)
+            .filter(|k| *k != by && *k != user)
+            .all(|k| self.order.before(self.span(k), given) || self.submitted_before(user, k));
         // While an unregister waits, be it in vain, the ring has no buffer for newcomers (io_uring/rsrc.c:io_sqe_buffers_unregister, 6.12 and 6.1).
         let empties = |k: &u16| {
             let its = &self.seen[*k as usize];
@@ -195,9 +196,9 @@ impl World<'_> {
                 && its.slots.first().is_some_and(|s| s.0 == ring)
                 && its.inv.is_some()
         };
-        let full = (0..self.program.lines.len() as u16).filter(empties).all(|k| {
-            self.order.before(self.span(k), used) || self.submitted_before(user, k)
-        });
+        let full = (0..self.program.lines.len() as u16)
+            .filter(empties)
+            .all(|k| self.order.before(self.span(k), used) || self.submitted_before(user, k));
         pinned.filter(|_| clear && full && self.order.before(given, used))
     }
 
@@ -294,7 +295,8 @@ impl World<'_> {
     /// Two rings share a buffer: the pages stay pinned until neither has it.
     pub(super) fn clone_buffers(&mut self, call: u16, result: Option<CallResult>) {
         let slots = &self.seen[call as usize].slots;
-        let (Some(ring), Some(src)) = (slots.first().map(|s| s.0), slots.get(1).map(|s| s.0)) else {
+        let (Some(ring), Some(src)) = (slots.first().map(|s| s.0), slots.get(1).map(|s| s.0))
+        else {
             return;
         };
         if !matches!(result, Some(Err(_))) {

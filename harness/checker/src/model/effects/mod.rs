@@ -271,8 +271,7 @@ impl<'a> World<'a> {
             Call::ProcMemPwrite { offset, len, .. } => {
                 self.write_memory(call, *offset, *len, false, result);
             }
-            Call::RegisterBuffers { offset, len, .. }
-            | Call::UpdateBuffers { offset, len, .. } => {
+            Call::RegisterBuffers { offset, len, .. } | Call::UpdateBuffers { offset, len, .. } => {
                 self.register(call, *offset, *len, result);
             }
             Call::CloneBuffers { .. } => self.clone_buffers(call, result),
