@@ -640,11 +640,28 @@ impl Writer<'_, '_> {
             }
         }
         if let Some(ring) = taken.ring.filter(|_| !gone(self, taken.lane)) {
+            if self.dice.chance(40) {
+                self.use_buffer(taken.lane, ring);
+            }
             match self.dice.below(4) {
                 0 => self.call(taken.lane, Call::UnregisterBuffers { ring }),
                 1 => self.call(taken.lane, Call::CloseRing { ring }),
                 _ => {}
             }
+        }
+    }
+
+    /// A transfer through what a ring has registered by now, if that does not wait for a gate.
+    fn use_buffer(&mut self, lane: Lane, ring: RingSlot) {
+        let Some((buf, len)) = self.fixed_buf(lane, ring) else { return };
+        let (gate, file) = self.device(lane);
+        if !self.outline.held[usize::from(gate.0)] {
+            let into = self.dice.chance(60);
+            let call = self.gate_io(file, into, buf, len, true);
+            self.push(Line {
+                via: Some(Via { ring, flags: SqeFlags::FIXED }),
+                ..Line::new(lane, call)
+            });
         }
     }
 
