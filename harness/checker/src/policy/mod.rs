@@ -180,9 +180,14 @@ impl Policy {
             tables: Tables::of(Regime::Mainline),
             known,
         };
-        if release.starts_with("6.1.") {
+        let is = |series: &str| {
+            release
+                .strip_prefix(series)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        if is("6.1") {
             Policy { tables: Tables::V6_1, ..mainline("mainline-6.1", KNOWN_6_1) }
-        } else if release.starts_with("6.12.") {
+        } else if is("6.12") {
             mainline("mainline-6.12", KNOWN_6_12)
         } else {
             mainline("mainline", &[])
