@@ -21,16 +21,16 @@ impl Pairing {
     /// Gives one of the left a partner, if others can be found for those that stand in the way.
     pub fn pair_left(&mut self, l: usize) -> bool {
         let mut seen = vec![false; self.right.len()];
-        self.left[l].is_some() || self.from_left(l, &mut seen)
+        self.left[l].is_some() || self.augment_left(l, &mut seen)
     }
 
-    fn from_left(&mut self, l: usize, seen: &mut [bool]) -> bool {
+    fn augment_left(&mut self, l: usize, seen: &mut [bool]) -> bool {
         for at in 0..self.edges[l].len() {
             let r = self.edges[l][at];
             if std::mem::replace(&mut seen[r], true) {
                 continue;
             }
-            if self.right[r].is_none_or(|other| self.from_left(other, seen)) {
+            if self.right[r].is_none_or(|other| self.augment_left(other, seen)) {
                 self.left[l] = Some(r);
                 self.right[r] = Some(l);
                 return true;
@@ -42,15 +42,15 @@ impl Pairing {
     /// As `pair_left`, for one of the right.
     pub fn pair_right(&mut self, r: usize) -> bool {
         let mut seen = vec![false; self.left.len()];
-        self.right[r].is_some() || self.from_right(r, &mut seen)
+        self.right[r].is_some() || self.augment_right(r, &mut seen)
     }
 
-    fn from_right(&mut self, r: usize, seen: &mut [bool]) -> bool {
+    fn augment_right(&mut self, r: usize, seen: &mut [bool]) -> bool {
         for l in 0..self.left.len() {
             if !self.edges[l].contains(&r) || std::mem::replace(&mut seen[l], true) {
                 continue;
             }
-            if self.left[l].is_none_or(|other| self.from_right(other, seen)) {
+            if self.left[l].is_none_or(|other| self.augment_right(other, seen)) {
                 self.left[l] = Some(r);
                 self.right[r] = Some(l);
                 return true;
