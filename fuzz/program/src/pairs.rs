@@ -35,6 +35,10 @@ kinds! {
         GateRead = "gate-read";
         /// An O_DIRECT write that a gate holds
         GateWrite = "gate-write";
+        /// As `GateRead`, as a request of io_submit(2)
+        AioRead = "aio-read";
+        /// As `GateWrite`, as a request of io_submit(2)
+        AioWrite = "aio-write";
         /// As `GateRead`, as a request of a ring
         RingRead = "ring-read";
         /// As `GateWrite`, as a request of a ring

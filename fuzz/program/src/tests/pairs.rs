@@ -21,6 +21,7 @@ fn can_meet(source: PinSource, change: LayoutChange) -> bool {
         S::DirectRead
             | S::DirectWrite
             | S::GateRead
+            | S::AioRead
             | S::GateWrite
             | S::ProcMemRead
             | S::ProcMemWrite
