@@ -35,6 +35,10 @@ kinds! {
         GateRead = "gate-read";
         /// An O_DIRECT write that a gate holds
         GateWrite = "gate-write";
+        /// As `GateRead`, as a request of io_submit(2)
+        AioRead = "aio-read";
+        /// As `GateWrite`, as a request of io_submit(2)
+        AioWrite = "aio-write";
         /// As `GateRead`, as a request of a ring
         RingRead = "ring-read";
         /// As `GateWrite`, as a request of a ring
@@ -227,6 +231,8 @@ impl PinSource {
                 | S::DirectWrite
                 | S::GateRead
                 | S::GateWrite
+                | S::AioRead
+                | S::AioWrite
                 | S::ProcMemRead
                 | S::ProcMemWrite
         );
@@ -249,6 +255,8 @@ impl PinSource {
             | S::DirectWrite
             | S::GateRead
             | S::GateWrite
+            | S::AioRead
+            | S::AioWrite
             | S::RingRead
             | S::RingWrite
             | S::FixedRead
