@@ -432,6 +432,9 @@ pub struct Line {
     pub call: Call,
     /// Through a ring, if set.
     pub via: Option<Via>,
+    /// By io_submit(2), and waited for by io_getevents(2): `(aio)`. Pread, Pwrite, Preadv, Pwritev, Fsync and Fdatasync have this form; `fixup`
+    /// removes it from all others, and from what goes through a ring.
+    pub aio: bool,
     /// Microseconds that the lane waits before it issues the call: `(delay 20us)`.
     pub delay_us: u16,
     /// `&`: the next line starts without waiting for this one.

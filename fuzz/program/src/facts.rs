@@ -205,6 +205,19 @@ impl CallKind {
         )
     }
 
+    /// Whether the call has a form as a request of io_submit(2).
+    pub const fn has_aio_form(self) -> bool {
+        matches!(
+            self,
+            CallKind::Pread
+                | CallKind::Pwrite
+                | CallKind::Preadv
+                | CallKind::Pwritev
+                | CallKind::Fsync
+                | CallKind::Fdatasync
+        )
+    }
+
     /// Whether the next line may start before this call has returned. `fork`, `exit` and `io_uring_setup` say which lanes and
     /// rings there are, which later lines must know; a `wait` that nobody waits for says nothing; and what holds or hits other lanes does so at a
     /// certain place of the program.
@@ -310,7 +323,7 @@ impl Call {
 impl Line {
     /// A line that issues the call as a plain system call and waits for it.
     pub const fn new(lane: Lane, call: Call) -> Line {
-        Line { lane, call, via: None, delay_us: 0, detached: false }
+        Line { lane, call, via: None, aio: false, delay_us: 0, detached: false }
     }
 
     /// The slots that the line uses: those of its call, then the ring it is issued through.

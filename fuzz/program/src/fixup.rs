@@ -46,6 +46,7 @@ pub(crate) fn bound_line(line: &mut Line) {
     if !line.call.kind().has_ring_form() {
         line.via = None;
     }
+    line.aio &= line.call.kind().has_aio_form() && line.via.is_none();
     if let Some(via) = &mut line.via {
         via.ring.0 %= RINGS_MAX;
         via.flags.0 &= SqeFlags::ALL.0;

@@ -988,3 +988,37 @@ t0: pread(f0, 0, anon, 4K)"
     // One that finds a difference drops nothing.
     script(false, old()).anomalous(Kind::StaleByte, Oracle::Bytes);
 }
+
+#[test]
+fn a_page_in_hand_is_zeroed_only_by_what_drops_its_part_of_a_large_folio() {
+    let script = |home: &str, change: &str, seen: Vec<Run>| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 64K)
+t0: m0 = mmap(f0, 0, 64K, RW, SHARED)
+t0: hold(g2)
+t1: process_vm_readv(m0+0, g2, 16K) &
+t0: {change}
+t0: release(g2)"
+        );
+        Script::new(home, &text)
+            .open(0, 1)
+            .ok(1, &[0], 65536)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 0)
+            .inv(4, &[2])
+            .stands(4, 'S', "handle_userfault")
+            .ok(5, &[0], 0)
+            .inv(6, &[])
+            .ret(4, Ok(16384), read(seen))
+            .ret(6, Ok(0), Payload::None)
+    };
+    // XFS drops from the block before the range, and zeroes the part of the folio that the reader has hold of.
+    let cut = || vec![signed(1, 0, 4096), zeros(12288)];
+    let insert = "fallocate(f0, INSERT_RANGE, 8K, 4K)";
+    script("xfs", insert, cut()).explained();
+    script("ext4", insert, cut()).anomalous(Kind::LostByte, Oracle::Bytes);
+    let later = "fallocate(f0, INSERT_RANGE, 12K, 4K)";
+    script("xfs", later, cut()).anomalous(Kind::LostByte, Oracle::Bytes);
+    script("xfs", "fsync(f0)", cut()).anomalous(Kind::LostByte, Oracle::Bytes);
+}

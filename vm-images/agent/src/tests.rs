@@ -80,7 +80,7 @@ fn play(lines: Vec<Line>) -> (u32, Vec<Event>) {
 }
 
 fn on(lane: u8, call: Call) -> Line {
-    Line { lane: Lane::Thread(lane), call, via: None, delay_us: 0, detached: false }
+    Line { lane: Lane::Thread(lane), call, via: None, aio: false, delay_us: 0, detached: false }
 }
 
 fn in_child(call: Call) -> Line {

@@ -50,7 +50,7 @@ impl Writer<'_, '_> {
         if with_leases {
             self.lease_beside(victim);
         }
-        for _ in 0..=self.dice.weighted(&[65, 28, 7]) {
+        for _ in 0..=self.dice.weighted(&[50, 38, 12]) {
             if self.lines.len() + 24 > crate::LINES_MAX {
                 break;
             }
@@ -172,7 +172,7 @@ impl Writer<'_, '_> {
             self.bystander(victim);
         }
         let mut issued = Vec::new();
-        for index in 0..=self.dice.weighted(&[35, 40, 25]) {
+        for index in 0..=self.dice.weighted(&[20, 40, 40]) {
             let change = if index == 0 { change } else { self.dice.pick(LayoutChange::ALL) };
             let by = match change {
                 LayoutChange::HolderExit => Some(taken.lane),
@@ -248,10 +248,15 @@ impl Writer<'_, '_> {
     }
 
     fn may_wait_in(&mut self, lane: Lane, call: Call, via: Option<Via>) {
-        let detached = self.racing && self.dice.chance(80) && call.kind().can_detach();
+        self.line_may_wait(Line { via, ..Line::new(lane, call) });
+    }
+
+    /// As `may_wait_in`, for a line that is made already.
+    fn line_may_wait(&mut self, line: Line) {
+        let detached = self.racing && self.dice.chance(80) && line.call.kind().can_detach();
         let delay_us =
             if detached && self.dice.chance(25) { self.dice.pick(&[1, 20, 100, 500]) } else { 0 };
-        self.push(Line { via, detached, delay_us, ..Line::new(lane, call) });
+        self.push(Line { detached, delay_us, ..line });
     }
 
     /// A slot of that lane's process in which the file is open.
@@ -378,6 +383,8 @@ impl Writer<'_, '_> {
             }
             S::GateRead
             | S::GateWrite
+            | S::AioRead
+            | S::AioWrite
             | S::RingRead
             | S::RingWrite
             | S::FixedRead
@@ -397,7 +404,7 @@ impl Writer<'_, '_> {
                 taken.gate = Some(gate);
                 let into = match source {
                     S::Replaced => self.dice.chance(50),
-                    _ => matches!(source, S::GateRead | S::RingRead | S::FixedRead),
+                    _ => matches!(source, S::GateRead | S::AioRead | S::RingRead | S::FixedRead),
                 };
                 let call = self.gate_io(file, into, Buf::Map(map, at), len, fixed);
                 let via = via.map(|mut via| {
@@ -408,7 +415,8 @@ impl Writer<'_, '_> {
                     }
                     via
                 });
-                self.may_wait_in(lane, call, via);
+                let aio = matches!(source, S::AioRead | S::AioWrite);
+                self.line_may_wait(Line { via, aio, ..Line::new(lane, call) });
                 if let Some(ring) = taken.ring.filter(|_| source == S::Replaced) {
                     // The request may keep its own lane busy, and another process has not the ring.
                     let by = if let Lane::Child(_) = lane { lane } else { CONDUCTOR };

@@ -199,6 +199,7 @@ impl Outline {
             _ if !held => pick(S::DirectRead, S::DirectWrite),
             Some(via) if via.flags.has(SqeFlags::FIXED) => pick(S::FixedRead, S::FixedWrite),
             Some(_) => pick(S::RingRead, S::RingWrite),
+            None if line.aio => pick(S::AioRead, S::AioWrite),
             None => pick(S::GateRead, S::GateWrite),
         }
     }

@@ -37,6 +37,7 @@ impl Reached {
             let kind = line.call.kind();
             self.note(format!("{kind:?}"));
             self.note(format!("{kind:?} detached {}", line.detached));
+            self.note(format!("{kind:?} aio {}", line.aio));
             self.note(format!("lane {}", line.lane));
             self.note(format!("delay {}", line.delay_us > 0));
             if let Lane::Child(_) = line.lane {
@@ -159,6 +160,9 @@ fn wanted() -> Vec<String> {
         all.push(format!("{kind:?} detached false"));
         if kind.can_detach() {
             all.push(format!("{kind:?} detached true"));
+        }
+        if kind.has_aio_form() {
+            all.push(format!("{kind:?} aio true"));
         }
         if kind.has_ring_form() {
             both(&mut all, &format!("{kind:?} in a ring detached"));

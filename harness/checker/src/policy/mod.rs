@@ -78,6 +78,10 @@ pub enum Known {
     /// `xfs-dax-pin-livelock`: a read-only pin of a page of a shared mapping whose block files on XFS DAX share is tried for ever (mm/internal.h:gup_must_unshare
     /// takes the page for an anonymous one, 6.12; in 6.1 only after a copy-on-write and a sync, which is not listed).
     XfsDaxPin,
+    /// `xfs-direct-read-meets-preallocation`: an O_DIRECT read that reaches past the end of an XFS file which shared blocks fails with EIO when writeback has
+    /// used copy-on-write blocks for the file's tail and left the preallocation behind it delayed (fs/iomap/direct-io.c:iomap_dio_iter,
+    /// fs/xfs/xfs_reflink.c:xfs_reflink_end_cow_extent, 6.12 and 6.1).
+    XfsDirectReadDelalloc,
 }
 
 impl Known {
@@ -104,6 +108,7 @@ impl Known {
             Known::DaxEvictsHeld => "dax-eviction-frees-held-pages",
             Known::DedupeRestarts => "dedupe-reports-a-kernel-errno",
             Known::XfsDaxPin => "xfs-dax-pin-livelock",
+            Known::XfsDirectReadDelalloc => "xfs-direct-read-meets-preallocation",
         }
     }
 }
@@ -127,6 +132,7 @@ const KNOWN_6_12: &[Known] = &[
     Known::DaxEvictsHeld,
     Known::DedupeRestarts,
     Known::XfsDaxPin,
+    Known::XfsDirectReadDelalloc,
 ];
 
 /// What Debian's 6.1 (6.1.192) does wrong.
@@ -148,6 +154,7 @@ const KNOWN_6_1: &[Known] = &[
     Known::XfsLateDma,
     Known::DaxEvictsHeld,
     Known::DedupeRestarts,
+    Known::XfsDirectReadDelalloc,
 ];
 
 /// One table of expectations.
@@ -184,13 +191,18 @@ impl Policy {
             tables: Tables::of(Regime::Mainline),
             known,
         };
-        if release.starts_with("6.1.") {
+        let is = |series: &str| {
+            release
+                .strip_prefix(series)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        if is("6.1") {
             Policy {
                 tables: Tables::V6_1,
                 clones_buffers: Some(false),
                 ..mainline("mainline-6.1", KNOWN_6_1)
             }
-        } else if release.starts_with("6.12.") {
+        } else if is("6.12") {
             mainline("mainline-6.12", KNOWN_6_12)
         } else {
             mainline("mainline", &[])

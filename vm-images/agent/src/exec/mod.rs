@@ -14,6 +14,7 @@ use crate::record::{Moment, Recorder, learn_pid, now};
 use crate::ring::Ring;
 use crate::run::Run;
 use crate::slots::{Handle, Map, Pipe, Table};
+use crate::sys::aio::{Request, submit};
 use crate::sys::arena::{self, Area, Mapping};
 use crate::sys::fault::{self, Fault};
 use crate::sys::{self, Pool, Span};
@@ -210,6 +211,7 @@ impl Exec<'_> {
 
     fn call(&mut self, call: &Call) -> Issue<()> {
         let run = self.run;
+        let aio = run.program.lines.get(self.line).is_some_and(|line| line.aio);
         match *call {
             Call::Open { slot, path, access, flags } => {
                 let place = run.place(path.mount).ok_or(SkipReason::Unsupported)?;
@@ -258,25 +260,37 @@ impl Exec<'_> {
                 let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let transfer = self.transfer(Direction::Read, &[part])?;
-                self.moved(transfer, |t| sys::pread(file.as_fd(), t.span(), offset))
+                self.moved(transfer, |t| match aio {
+                    true => submit(file.as_fd(), Request::Pread(t.span(), offset)),
+                    false => sys::pread(file.as_fd(), t.span(), offset),
+                })
             }
             Call::Pwrite { file, offset, buf, len } => {
                 let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let transfer = self.transfer(self.writes(offset), &[part])?;
-                self.moved(transfer, |t| sys::pwrite(file.as_fd(), t.span(), offset))
+                self.moved(transfer, |t| match aio {
+                    true => submit(file.as_fd(), Request::Pwrite(t.span(), offset)),
+                    false => sys::pwrite(file.as_fd(), t.span(), offset),
+                })
             }
             Call::Preadv { file, offset, ref iov } => {
                 let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let transfer = self.transfer(Direction::Read, &parts)?;
-                self.moved(transfer, |t| sys::readv(file.as_fd(), t.vector(), Some(offset)))
+                self.moved(transfer, |t| match aio {
+                    true => submit(file.as_fd(), Request::Preadv(t.vector(), offset)),
+                    false => sys::readv(file.as_fd(), t.vector(), Some(offset)),
+                })
             }
             Call::Pwritev { file, offset, ref iov } => {
                 let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let transfer = self.transfer(self.writes(offset), &parts)?;
-                self.moved(transfer, |t| sys::writev(file.as_fd(), t.vector(), Some(offset)))
+                self.moved(transfer, |t| match aio {
+                    true => submit(file.as_fd(), Request::Pwritev(t.vector(), offset)),
+                    false => sys::writev(file.as_fd(), t.vector(), Some(offset)),
+                })
             }
             Call::Readv { file, ref iov } => {
                 let file = self.any_file(file)?;
@@ -473,11 +487,17 @@ impl Exec<'_> {
             }
             Call::Fsync { file } => {
                 let file = self.any_file(file)?;
-                self.plain(|| done(rustix::fs::fsync(&file)))
+                self.plain(|| match aio {
+                    true => submit(file.as_fd(), Request::Fsync),
+                    false => done(rustix::fs::fsync(&file)),
+                })
             }
             Call::Fdatasync { file } => {
                 let file = self.any_file(file)?;
-                self.plain(|| done(rustix::fs::fdatasync(&file)))
+                self.plain(|| match aio {
+                    true => submit(file.as_fd(), Request::Fdsync),
+                    false => done(rustix::fs::fdatasync(&file)),
+                })
             }
             Call::SyncFileRange { file, offset, len, flags } => {
                 let file = self.file(file)?;

@@ -273,11 +273,11 @@ impl World<'_> {
         len: u64,
         result: Option<CallResult>,
     ) {
-        if matches!(result, Some(Err(_))) {
-            return;
+        // A refusal may come after the pages were pinned, and so copied (io_uring/rsrc.c:io_pin_pages, 6.1).
+        let refused = matches!(result, Some(Err(_)));
+        if !refused {
+            self.given(call, 1, &[(Buf::Map(program::MapSlot(0), offset), len)], true);
         }
-        let Some(ring) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
-        self.given(call, 1, &[(Buf::Map(program::MapSlot(0), offset), len)], true);
         if let Some(map) = self.map_in(call, 1).cloned()
             && let Some(obj) = map.private
         {
@@ -289,7 +289,9 @@ impl World<'_> {
                 self.assign(call, obj, (first, last), copy, false);
             }
         }
-        self.registered.insert(ring, Registered { by: call, pinned: Some(call) });
+        if !refused && let Some(ring) = self.seen[call as usize].slots.first().map(|s| s.0) {
+            self.registered.insert(ring, Registered { by: call, pinned: Some(call) });
+        }
     }
 
     /// Two rings share a buffer: the pages stay pinned until neither has it.
