@@ -241,6 +241,7 @@ impl PinSource {
                 | S::RingWrite
                 | S::FixedRead
                 | S::FixedWrite
+                | S::Replaced
                 | S::ProcMemRead
                 | S::ProcMemWrite
         );
