@@ -133,6 +133,10 @@ kinds! {
     RegisterBuffers = "register_buffers", Call::RegisterBuffers {
         ring: R0, map: M0, offset: 0, len: PAGE,
     };
+    UpdateBuffers = "update_buffers", Call::UpdateBuffers {
+        ring: R0, map: M0, offset: 0, len: PAGE,
+    };
+    CloneBuffers = "clone_buffers", Call::CloneBuffers { ring: RingSlot(1), src: R0 };
     UnregisterBuffers = "unregister_buffers", Call::UnregisterBuffers { ring: R0 };
     CloseRing = "close", Call::CloseRing { ring: R0 };
     Setlease = "setlease", Call::Setlease { file: F0, lease: Lease::Read };

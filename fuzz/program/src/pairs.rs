@@ -67,6 +67,10 @@ kinds! {
         Registered = "registered";
         /// Registered buffers in a private mapping: pages that no file has
         RegisteredPrivate = "registered-private";
+        /// A buffer under a request that a gate holds, in whose place the ring has another one by now
+        Replaced = "replaced";
+        /// A registered buffer in a private mapping that a second ring shares
+        Cloned = "cloned";
     }
     /// What is done to a file one of whose pages is held: changes of its layout, and other uses that may meet the holder.
     LayoutChange {
@@ -236,12 +240,15 @@ impl PinSource {
                 | S::ProcMemRead
                 | S::ProcMemWrite
         );
+        let in_ring =
+            matches!(self, S::RingRead | S::RingWrite | S::FixedRead | S::FixedWrite | S::Replaced);
         let in_pipe = matches!(self, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
+        let registered = matches!(self, S::Registered | S::RegisteredPrivate | S::Cloned);
         let there = !(mount.is_dax() && matches!(self, S::Splice));
         there
             && match change {
-                LayoutChange::HolderExit => in_pipe,
-                LayoutChange::HolderKill => in_pipe || in_call,
+                LayoutChange::HolderExit => in_pipe || in_ring || registered,
+                LayoutChange::HolderKill => in_pipe || in_ring || registered || in_call,
                 LayoutChange::DirectWrite => !mount.is_dax(),
                 _ => true,
             }
@@ -261,6 +268,7 @@ impl PinSource {
             | S::RingWrite
             | S::FixedRead
             | S::FixedWrite
+            | S::Replaced
             | S::ProcessVmRead
             | S::ProcessVmWrite
             | S::ProcMemRead
@@ -270,7 +278,8 @@ impl PinSource {
             | S::Splice
             | S::PipeElsewhere
             | S::Registered
-            | S::RegisteredPrivate => false,
+            | S::RegisteredPrivate
+            | S::Cloned => false,
         }
     }
 }

@@ -144,8 +144,10 @@ pub struct World<'a> {
     pub malformed: bool,
     /// A set of outcomes grew too large.
     pub overflow: bool,
-    /// Buffers that are, or may be, registered with rings: by the ring's filler, the call that did it.
-    pub registered: BTreeMap<u16, u16>,
+    /// Buffers that are, or may be, registered with rings, by the ring's filler.
+    pub registered: BTreeMap<u16, effects::Registered>,
+    /// By fixed transfer: the call that pinned the buffer that it surely has.
+    pub fixed: BTreeMap<u16, u16>,
     /// The kernel complained of a DAX page that is not the one that it expected.
     pub dax_splat: bool,
     /// Files that may have lost a name, and since when.
@@ -238,6 +240,7 @@ impl<'a> World<'a> {
             malformed,
             overflow: false,
             registered: BTreeMap::new(),
+            fixed: BTreeMap::new(),
             dax_splat: history
                 .events
                 .iter()

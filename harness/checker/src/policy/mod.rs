@@ -164,6 +164,9 @@ pub struct Policy {
     pub name: &'static str,
     /// MAP_SYNC works on DAX files: the pmem device is synchronous (e820, NVDIMM; not virtio-pmem, drivers/dax/super.c, 6.12).
     pub map_sync: bool,
+    /// IORING_REGISTER_CLONE_BUFFERS is there (io_uring/rsrc.c:io_register_clone_buffers, 6.12; 6.1 knows no such opcode, io_uring/io_uring.c:
+    /// io_uring_register); none where that is not known.
+    pub clones_buffers: Option<bool>,
     /// How a change of layout meets a held page of a DAX file.
     pub regime: Regime,
     /// What that means, case by case.
@@ -183,6 +186,7 @@ impl Policy {
         let mainline = |name, known| Policy {
             name,
             map_sync: true,
+            clones_buffers: Some(true).filter(|_| name != Regime::Mainline.name()),
             regime: Regime::Mainline,
             tables: Tables::of(Regime::Mainline),
             known,
@@ -193,7 +197,11 @@ impl Policy {
                 .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         if is("6.1") {
-            Policy { tables: Tables::V6_1, ..mainline("mainline-6.1", KNOWN_6_1) }
+            Policy {
+                tables: Tables::V6_1,
+                clones_buffers: Some(false),
+                ..mainline("mainline-6.1", KNOWN_6_1)
+            }
         } else if is("6.12") {
             mainline("mainline-6.12", KNOWN_6_12)
         } else {
@@ -209,7 +217,15 @@ impl Policy {
             _ => {
                 let (name, regime) = Regime::NAMES.iter().find(|(n, _)| *n == name)?;
                 let (regime, tables) = (*regime, Tables::of(*regime));
-                Some(Policy { name, map_sync: true, regime, tables, known: KNOWN_REGIMES })
+                let (map_sync, clones_buffers) = (true, Some(true));
+                Some(Policy {
+                    name,
+                    map_sync,
+                    clones_buffers,
+                    regime,
+                    tables,
+                    known: KNOWN_REGIMES,
+                })
             }
         }
     }

@@ -31,6 +31,9 @@ use std::time::Duration;
 /// A delay shorter than this is spun: sleeping takes longer.
 const SPIN_MAX: Duration = Duration::from_micros(50);
 
+/// How often a child whose rings have requests in flight looks for completions: nobody else can, for the queues are in its memory alone.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// What a lane owns.
 pub struct LaneState {
     /// Index, as in `Control::lanes`.
@@ -532,9 +535,6 @@ impl Exec<'_> {
             }
             Call::DropCaches => self.plain(|| done(run.drop_caches())),
             Call::IoUringSetup { slot, entries } => {
-                if self.lane.index >= program::THREADS_MAX.into() {
-                    return Err(SkipReason::Unsupported);
-                }
                 let made = self.issue(|| Ring::new(entries, run.ring_ops.clone()));
                 let id = self.id();
                 let result = made.map(|(ring, number)| {
@@ -612,7 +612,13 @@ impl Exec<'_> {
             lane.tid.store(pid, Ordering::Release);
             lane.pid.store(pid, Ordering::Release);
             self.lane.index = index;
-            serve(self.recorder.control, self.lane, |lane, line| run_line(self.run, lane, line));
+            let (run, recorder) = (self.run, self.recorder);
+            let reap = |lane: &mut LaneState| {
+                let rings = run.table.lock().all_rings.clone();
+                rings.iter().for_each(|ring| ring.reap(&recorder, &mut lane.pool));
+                rings.iter().any(|ring| ring.is_busy(None))
+            };
+            serve(recorder.control, self.lane, reap, |lane, line| run_line(run, lane, line));
         }
         if let Ok(pid) = result {
             // A ring that is closed later ends only if the child has left it.
@@ -630,10 +636,11 @@ impl Exec<'_> {
     }
 }
 
-/// Serves a lane's queue for ever.
+/// Serves a lane's queue for ever. What `look` finds to do between lines it does; it says whether it wants to look again soon.
 pub fn serve(
     control: &'static Control,
     lane: &mut LaneState,
+    mut look: impl FnMut(&mut LaneState) -> bool,
     mut each: impl FnMut(&mut LaneState, usize),
 ) -> ! {
     // Spinning helps only if another processor can post meanwhile.
@@ -642,13 +649,14 @@ pub fn serve(
     let mine = &control.lanes[lane.index];
     loop {
         let finished = mine.finished.get();
+        let again = look(lane);
         for _ in 0..spins {
-            if mine.posted.get() != finished {
+            if again || mine.posted.get() != finished {
                 break;
             }
             std::hint::spin_loop();
         }
-        mine.posted.wait_while(finished, None);
+        mine.posted.wait_while(finished, again.then_some(LOOK_AGAIN));
         if let Some(line) = control.current(lane.index) {
             each(lane, line);
             mine.finished.bump();
