@@ -150,7 +150,8 @@ fn unregistering(world: &World, call: u16, slot: usize) -> bool {
     // One that a signal ended has emptied the ring for a while as well, so failures count.
     (0..world.program.lines.len() as u16).any(|k| {
         let its = &world.seen[k as usize];
-        matches!(world.call_of(k), Call::UnregisterBuffers { .. })
+        k != call
+            && matches!(world.call_of(k), Call::UnregisterBuffers { .. })
             && its.slots.first().is_some_and(|s| s.0 == ring)
             && its.inv.is_some()
             && !world.order.apart(world.span(k), span)
