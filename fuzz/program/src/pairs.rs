@@ -225,7 +225,7 @@ impl LayoutChange {
 impl PinSource {
     /// Whether a page of a file there that is held so can meet the change: what no program says, or no file there is ever asked.
     ///
-    /// A child has no memory gate, and a lane whose call is in flight has to end it before it exits; a request of its ring it can leave behind. What splice(2) takes out
+    /// A child has no memory gate, and a lane whose call is in flight has to end it before it exits. What splice(2) takes out
     /// of a DAX file is a copy, and O_DIRECT makes no difference to a write into one.
     pub const fn can_meet(self, change: LayoutChange, mount: Mount) -> bool {
         use PinSource as S;
@@ -240,15 +240,15 @@ impl PinSource {
                 | S::ProcMemRead
                 | S::ProcMemWrite
         );
-        let in_pipe = matches!(self, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
         let in_ring =
             matches!(self, S::RingRead | S::RingWrite | S::FixedRead | S::FixedWrite | S::Replaced);
+        let in_pipe = matches!(self, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
         let registered = matches!(self, S::Registered | S::RegisteredPrivate | S::Cloned);
         let there = !(mount.is_dax() && matches!(self, S::Splice));
         there
             && match change {
-                LayoutChange::HolderExit => in_pipe || registered || in_ring,
-                LayoutChange::HolderKill => in_pipe || registered || in_ring || in_call,
+                LayoutChange::HolderExit => in_pipe || in_ring || registered,
+                LayoutChange::HolderKill => in_pipe || in_ring || registered || in_call,
                 LayoutChange::DirectWrite => !mount.is_dax(),
                 _ => true,
             }

@@ -166,7 +166,11 @@ impl Writer<'_, '_> {
             None if of_threads => self.worker_among(&WORKERS, CONDUCTOR).unwrap_or(CONDUCTOR),
             None => self.worker().unwrap_or(CONDUCTOR),
         };
+        let racing = self.racing;
+        // Who waits for its own request does not exit meanwhile.
+        self.racing |= change == LayoutChange::HolderExit;
         let taken = self.take(source, victim, lane);
+        self.racing = racing;
         let Some(taken) = taken else { return };
         if self.dice.chance(20) {
             self.bystander(victim);
