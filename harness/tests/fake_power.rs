@@ -2,7 +2,8 @@
 //!
 //! Everything is seeded; what fails prints the program's seed, its text and what was said of it.
 
-use checker::{Policy, Regime, Verdict, check};
+use checker::{Policy, Regime, Verdict, check, waits};
+use harness::report::timeline;
 use harness::target::fake::{Bug, FakeConfig, FakeTarget};
 use harness::target::{Done, Target};
 use program::{Mount, Program};
@@ -61,10 +62,6 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-/// Programs that the checker accuses wrongly, and nobody knows yet why: after a killed child's O_DIRECT write from a mapping, the
-/// media hold what the model takes for impossible. Each must stay accused, so that the list does not outlive its reason.
-const OPEN: &[u64] = &[1895];
-
 /// Runs the honest fake under a regime, and shows what it is accused of.
 fn is_never_accused(regime: Regime) {
     let count = number("PINFUZZ_HONEST", HONEST_PROGRAMS);
@@ -74,8 +71,6 @@ fn is_never_accused(regime: Regime) {
     let mut accused = 0;
     run((regime, None), from, from + count, |seed, done| {
         match check(&done.program, &done.history, &policy) {
-            Verdict::Anomalous(_) if OPEN.contains(&seed) => {}
-            other if OPEN.contains(&seed) => panic!("seed {seed} is no longer open: {other:?}"),
             Verdict::Explained => {}
             Verdict::Inconclusive(reason) => {
                 inconclusive += 1;
@@ -89,6 +84,8 @@ fn is_never_accused(regime: Regime) {
                     for anomaly in list.iter().take(4) {
                         eprintln!("  {:?} {anomaly}", anomaly.oracle);
                     }
+                    let waits = waits(&done.program, &done.history, &policy);
+                    eprintln!("{}", timeline::history(&done.program, &done.history, &waits));
                 } else {
                     eprintln!("seed {seed}: {}", list[0]);
                 }

@@ -72,6 +72,7 @@ fn walk(program: &Program, history: &History, policy: &Policy, waits: &mut Vec<W
                 if let Some((before, after)) = pins.filter(|_| stuck.is_empty()) {
                     oracle::pins::balance(&world, before, after, &mut findings);
                 }
+                world.end(stuck);
             }
             Event::Final { path, by, file, result, data } => {
                 finals::file(&mut world, *path, *by, file, *result, data, &mut findings);

@@ -37,8 +37,10 @@ impl World<'_> {
                 if within(changed.touched) {
                     may = Some(may.map_or(from, |m| m.min(from)));
                 }
+                // A private copy is no page of the file, and stays.
                 let sure = within(changed.taken)
                     && changed.certain
+                    && map.private.is_none()
                     && hold.covers(other.inv, other.ret)
                     && other.ret != NEVER
                     && other.ret < span.inv
