@@ -179,3 +179,84 @@ t0: load(m0+0, 4K)";
         .call(9, &[2], 4096, read(vec![zeros(4096)]))
         .anomalous(Kind::MissingSignal, Oracle::Signals);
 }
+
+#[test]
+fn a_pipe_is_read_up_to_the_fault_and_not_behind_it() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f1, 0, anon, 4K)
+t0: p0 = pipe()
+t0: splice(f1, 0, p0, 4K)
+t0: read(p0, m0+6K, 4K)
+t0: pread(f0, 0, anon, 8K)";
+    let script = |runs| {
+        Script::new("ext4-dax", text)
+            .open(0, 1)
+            .ok(1, &[0], 8192)
+            .ok(2, &[0], 0)
+            .open(3, 2)
+            .ok(4, &[3], 4096)
+            .ok(5, &[], 0)
+            .ok(6, &[3, 5], 4096)
+            .fails(7, &[5, 2], 14)
+            .call(8, &[0], 8192, read(runs))
+    };
+    script(vec![signed(1, 0, 8192)]).explained();
+    script(vec![signed(1, 0, 6144), signed(4, 0, 2048)]).explained();
+    script(vec![signed(1, 0, 6136), signed(4, 0, 2056)])
+        .anomalous(Kind::MisplacedByte, Oracle::Bytes);
+    script(vec![signed(1, 0, 6144), signed(4, 8, 2048)])
+        .anomalous(Kind::MisplacedByte, Oracle::Bytes);
+}
+
+#[test]
+fn a_killed_write_stops_between_two_pages() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: c0 = fork()
+c0: pwrite(f0, 512, anon, 64K) &
+t0: kill(c0)";
+    let script = |len: u64| {
+        Script::new("xfs-dax", text)
+            .open(0, 1)
+            .ok(1, &[], 105)
+            .inv(2, &[0])
+            .ok(3, &[], 0)
+            .end(&[])
+            .last(ReadPath::Read, 1, vec![zeros(512), signed(2, 512, len - 512)])
+    };
+    script(16384).explained();
+    script(66048).explained();
+    script(16392).anomalous(Kind::WrongResult, Oracle::Bytes);
+    script(69632).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
+fn a_dedupe_of_different_bytes_takes_nothing_away() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f1, 0, anon, 4K)
+t0: m0 = mmap(f1, 0, 4K, RW, SHARED)
+t0: r0 = io_uring_setup(8)
+t0: register_buffers(r0, m0+0, 4K)
+t0: fideduperange(f0, 0, 4K, f1, 0)
+t0: load(m0+0, 4K)";
+    let script = |status| {
+        Script::new("xfs-dax", text)
+            .by("revoke")
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .open(2, 2)
+            .ok(3, &[2], 4096)
+            .ok(4, &[2], 0)
+            .ok(5, &[], 0)
+            .ok(6, &[5, 4], 0)
+            .call(7, &[0, 2], 0, Payload::Dedupe { status })
+    };
+    script(1).call(8, &[4], 4096, read(vec![signed(3, 0, 4096)])).explained();
+    script(1)
+        .call(8, &[4], 0, fault(vec![], 7, 2, 0))
+        .anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+}
