@@ -1,12 +1,16 @@
 //! The closed loop on the fake: an honest kernel is never accused, and every planted bug is found by an oracle that is meant to find it.
 //!
-//! Everything is seeded; what fails prints the program's seed, its text and what was said of it.
+//! Everything is seeded; what fails prints the program's seed, its text and what was said of it. A bug that has a trigger is hunted with that first, under
+//! many schedules, and then in generated programs like the others.
+
+mod triggers;
 
 use checker::{Policy, Regime, Verdict, check, waits};
 use harness::report::timeline;
 use harness::target::fake::{Bug, FakeConfig, FakeTarget};
 use harness::target::{Done, Target};
 use program::{Mount, Program};
+use triggers::{SCHEDULES, trigger};
 
 /// Programs that the honest fake runs in the test; set `PINFUZZ_HONEST` for a longer look.
 const HONEST_PROGRAMS: u64 = 3000;
@@ -126,7 +130,7 @@ fn every_planted_bug_is_found_by_an_oracle_that_is_meant_to() {
         let policy = policy(bug.regime());
         let mut others = Vec::new();
         let mut found = None;
-        run((bug.regime(), Some(*bug)), 0, POWER_PROGRAMS, |seed, done| {
+        let mut look = |seed, done: &Done| {
             if let Verdict::Anomalous(list) = check(&done.program, &done.history, &policy) {
                 if let Some(hit) = list.iter().find(|a| bug.expected().contains(&a.oracle)) {
                     found = Some((seed, hit.to_string()));
@@ -135,7 +139,17 @@ fn every_planted_bug_is_found_by_an_oracle_that_is_meant_to() {
                 others.push(format!("seed {seed}: {:?} {}", list[0].oracle, list[0]));
             }
             others.len() < 50
-        });
+        };
+        let mut shown = false;
+        for seed in 0..SCHEDULES {
+            let Some(program) = trigger(*bug).filter(|_| !shown) else { break };
+            let config = FakeConfig { seed, bug: Some(*bug), batch: 1, regime: bug.regime() };
+            let done = FakeTarget::new(config).execute(&program);
+            shown = !look(seed, &done.expect("the fake has no trouble of its own"));
+        }
+        if !shown {
+            run((bug.regime(), Some(*bug)), 0, POWER_PROGRAMS, |seed, done| look(seed, &done));
+        }
         match found {
             Some((seed, what)) => eprintln!("{:28} after {:5}  {what}", bug.name(), seed + 1),
             None => {
