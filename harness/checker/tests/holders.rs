@@ -883,3 +883,38 @@ t0: pread(f0, 0, anon, 4K)"
     // One that finds a difference drops nothing.
     script(false, old()).anomalous(Kind::StaleByte, Oracle::Bytes);
 }
+
+#[test]
+fn only_who_lets_go_of_pins_is_killed() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: r0 = io_uring_setup(8)
+t0: setlease(f0, LAYOUT)
+t0: register_buffers(r0, m0+0, 4K)
+t0: f1 = dup(f0)
+t0: close(f0)
+t0: close(f1)";
+    let begin = |policy| {
+        Script::new("xfs-dax", text)
+            .by(policy)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 0)
+            .ok(4, &[0], 0)
+            .ok(5, &[3, 2], 0)
+            .ok(6, &[0], 4)
+    };
+    let strict = "layout-lease-strict";
+    // The second descriptor keeps the lease, and the first close must return.
+    let wrong = begin(strict).inv(7, &[0]).end(&[]);
+    let wrong = wrong.anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+    assert!(wrong.sentence.contains("close#7"), "{wrong}");
+    begin(strict).ok(7, &[0], 0).inv(8, &[6]).end(&[]).explained();
+    let spared = begin(strict).ok(7, &[0], 0).ok(8, &[6], 0).end(&[]);
+    spared.anomalous(Kind::MissingWait, Oracle::Liveness);
+    // Without pins nobody is killed, nor under a policy that does not enforce the lease.
+    let killed = |policy| begin(policy).ok(7, &[0], 0).inv(8, &[6]).end(&[]);
+    killed("layout-lease").anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+}

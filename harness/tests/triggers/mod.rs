@@ -23,6 +23,31 @@ t0: pread(f2, 0, anon, 4K)
 "#,
     ),
     (
+        Bug::StrictCloseSpares,
+        r#"image ext4-dax
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: r0 = io_uring_setup(8)
+t0: setlease(f0, LAYOUT)
+t0: register_buffers(r0, m0+0, 8K)
+t0: close(f0)
+"#,
+    ),
+    (
+        Bug::StrictDupKills,
+        r#"image xfs-dax
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: r0 = io_uring_setup(8)
+t0: setlease(f0, LAYOUT)
+t0: register_buffers(r0, m0+0, 8K)
+t0: f1 = dup(f0)
+t0: close(f0)
+"#,
+    ),
+    (
         Bug::RevokeKeepsBlock,
         r#"image xfs-dax
 t0: f0 = open("a", RDWR|CREAT)
