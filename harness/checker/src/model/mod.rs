@@ -758,6 +758,25 @@ impl<'a> World<'a> {
             })
     }
 
+    /// Whether a call is known to run in the kernel for a held page, whatever signals say: it makes two files on XFS DAX share blocks, and the page is
+    /// of the one with the greater inode number.
+    pub fn clone_spins(&self, call: u16, hold: &pin::Hold) -> bool {
+        let clones = matches!(
+            self.call_of(call),
+            Call::Ficlone { .. }
+                | Call::Ficlonerange { .. }
+                | Call::Fideduperange { .. }
+                | Call::CopyFileRange { .. }
+        );
+        let ino = |n: usize| self.file_in(call, n).map(|file| self.files[file].id.ino);
+        let second = ino(0).max(ino(1)).filter(|_| ino(0) != ino(1));
+        let held = &self.files[hold.file];
+        self.policy.knows(crate::Known::XfsDaxCloneSpins)
+            && clones
+            && held.on(Mount::XfsDax)
+            && second == Some(held.id.ino)
+    }
+
     /// What the line does.
     pub fn call_of(&self, call: u16) -> &'a Call {
         &self.line(call).call

@@ -78,6 +78,9 @@ pub enum Known {
     /// `xfs-dax-pin-livelock`: a read-only pin of a page of a shared mapping whose block files on XFS DAX share is tried for ever (mm/internal.h:gup_must_unshare
     /// takes the page for an anonymous one, 6.12; in 6.1 only after a copy-on-write and a sync, which is not listed).
     XfsDaxPin,
+    /// `xfs-dax-clone-spins-on-a-held-page`: sharing blocks between two XFS DAX files runs in the kernel, and hears no signal, for as long as a page of the one
+    /// with the greater inode number is held (fs/xfs/xfs_inode.c:xfs_mmaplock_two_inodes_and_break_dax_layout, 6.12 and 6.1).
+    XfsDaxCloneSpins,
 }
 
 impl Known {
@@ -104,6 +107,7 @@ impl Known {
             Known::DaxEvictsHeld => "dax-eviction-frees-held-pages",
             Known::DedupeRestarts => "dedupe-reports-a-kernel-errno",
             Known::XfsDaxPin => "xfs-dax-pin-livelock",
+            Known::XfsDaxCloneSpins => "xfs-dax-clone-spins-on-a-held-page",
         }
     }
 }
@@ -127,6 +131,7 @@ const KNOWN_6_12: &[Known] = &[
     Known::DaxEvictsHeld,
     Known::DedupeRestarts,
     Known::XfsDaxPin,
+    Known::XfsDaxCloneSpins,
 ];
 
 /// What Debian's 6.1 (6.1.192) does wrong.
@@ -148,6 +153,7 @@ const KNOWN_6_1: &[Known] = &[
     Known::XfsLateDma,
     Known::DaxEvictsHeld,
     Known::DedupeRestarts,
+    Known::XfsDaxCloneSpins,
 ];
 
 /// One table of expectations.
