@@ -775,6 +775,25 @@ fn a_deleted_dax_file_gives_up_held_pages_with_the_known_warning() {
 }
 
 #[test]
+fn what_an_earlier_run_left_at_a_page_is_not_that_somebody_holds_it() {
+    let script = |home, at: &str| {
+        let text =
+            format!("WARNING: CPU: 1 PID: 168 at fs/dax.c:{at} dax_disassociate_entry+0x86/0xb0");
+        let title = "WARNING in dax_disassociate_entry".to_owned();
+        let lines = "t0: f0 = open(\"a\", RDWR|CREAT)\nt0: ftruncate(f0, 0)";
+        let script = Script::new(home, lines).open(0, 1).ok(1, &[0], 0);
+        script.event(Event::Console(history::Splat { title, text })).end(&[])
+    };
+    let (kind, oracle) = (Kind::Splat, Oracle::Console);
+    script("xfs-dax", "396").explained();
+    script("xfs-dax", "390").anomalous(kind, oracle);
+    script("ext4-dax", "396").anomalous(kind, oracle);
+    assert_eq!(script("xfs-dax", "404").verdict("6.1.192"), checker::Verdict::Explained);
+    script("xfs-dax", "398").anomalous_on("6.1.192", kind, oracle);
+    script("xfs-dax", "396").anomalous_on("6.17.0", kind, oracle);
+}
+
+#[test]
 fn an_interrupted_dedupe_may_say_512_only_where_that_is_known() {
     let script = |home: &str, told: bool, status| {
         let text = "t0: f0 = open(\"a\", RDWR|CREAT)
