@@ -76,7 +76,9 @@ impl Program {
             choices.push(Call::Vmsplice { map, offset, pipe: crate::PipeSlot(pipe), len });
         }
         if let Some(ring) = ring {
-            choices.push(Call::RegisterBuffers { ring: crate::RingSlot(ring), map, offset, len });
+            let ring = crate::RingSlot(ring);
+            choices.push(Call::RegisterBuffers { ring, map, offset, len });
+            choices.push(Call::UpdateBuffers { ring, map, offset, len });
         }
         if let Some(file) = device.map(crate::FileSlot) {
             let buf = Buf::Map(map, offset);
@@ -93,7 +95,8 @@ impl Program {
 
 /// Whether the call begins to hold something.
 fn begins(call: &Call) -> bool {
-    takes(call) || matches!(call, Call::Hold { .. } | Call::Setlease { .. })
+    takes(call)
+        || matches!(call, Call::Hold { .. } | Call::Setlease { .. } | Call::CloneBuffers { .. })
 }
 
 /// Whether the call takes references to pages of a mapping.
@@ -104,6 +107,7 @@ fn takes(call: &Call) -> bool {
             | Call::ProcessVmReadv { .. }
             | Call::ProcessVmWritev { .. }
             | Call::RegisterBuffers { .. }
+            | Call::UpdateBuffers { .. }
             | Call::Pread { buf: Buf::Map(..), .. }
             | Call::Pwrite { buf: Buf::Map(..), .. }
     )
@@ -116,6 +120,7 @@ fn ends(call: &Call) -> bool {
         Call::Release { .. }
             | Call::ReadPipe { .. }
             | Call::ClosePipe { .. }
+            | Call::UpdateBuffers { .. }
             | Call::UnregisterBuffers { .. }
             | Call::CloseRing { .. }
             | Call::Kill { .. }
@@ -147,6 +152,7 @@ fn place(call: &Call) -> Option<(crate::MapSlot, u64, u64)> {
         | Call::ProcessVmReadv { map, offset, len, .. }
         | Call::ProcessVmWritev { map, offset, len, .. }
         | Call::RegisterBuffers { map, offset, len, .. }
+        | Call::UpdateBuffers { map, offset, len, .. }
         | Call::Pread { buf: Buf::Map(map, offset), len, .. }
         | Call::Pwrite { buf: Buf::Map(map, offset), len, .. } => Some((map, offset, len)),
         _ => None,
