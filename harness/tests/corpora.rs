@@ -1,10 +1,13 @@
 //! Every program of the corpus says what it asks and what each policy answers, in words that can be checked.
 //!
-//! Whether kernels keep what is promised is the matter of `vm_corpora`.
+//! The fake keeps every promise, under the regime of each policy. Whether real kernels do is the matter of `vm_corpora`.
 
 mod expect;
 
+use checker::{Policy, Regime, Verdict, check};
 use expect::{Fact, Outcome, Seed, comments, seeds};
+use harness::target::Target;
+use harness::target::fake::{FakeConfig, FakeTarget};
 use history::{Errno, Event, History, Payload};
 use program::{CallId, Lane, Mount, Program};
 use std::collections::BTreeMap;
@@ -36,11 +39,56 @@ fn every_program_says_what_it_asks_and_what_is_expected() {
         let asks = seed.text.lines().any(|line| line.starts_with("# F"));
         assert!(asks, "{} does not say which family it belongs to", seed.name);
         for home in &seed.homes {
-            for policy in ["mainline-6.1", "mainline-6.12"] {
+            let kernels = ["mainline-6.1", "mainline-6.12"];
+            let models = Regime::NAMES.iter().map(|(name, _)| *name).filter(|n| *n != "mainline");
+            for policy in kernels.into_iter().chain(models) {
                 let facts = seed.facts(policy, *home);
                 assert!(!facts.is_empty(), "{} promises nothing of {policy} on {home}", seed.name);
             }
         }
+    }
+}
+
+/// Schedules under which the fake runs each program.
+const SCHEDULES: u64 = 8;
+
+/// Whose promises a fake under that regime keeps: it imitates 6.12 where it imitates a kernel that exists.
+fn policy_of(regime: Regime) -> &'static str {
+    if regime == Regime::Mainline { "mainline-6.12" } else { regime.name() }
+}
+
+/// Runs the corpus under a regime, and says what was not as promised.
+fn broken_under(regime: Regime) -> Vec<String> {
+    let policy = Policy::named(regime.name()).expect("every regime has a policy");
+    let mut wrong = Vec::new();
+    for seed in seeds().iter().filter(|seed| !seed.promises.is_empty()) {
+        for home in &seed.homes {
+            let facts = seed.facts(policy_of(regime), *home);
+            for schedule in 0..SCHEDULES {
+                let config = FakeConfig { seed: schedule, bug: None, batch: 1, regime };
+                let done = FakeTarget::new(config).execute(&seed.at(*home));
+                let done = done.expect("the fake has no trouble of its own");
+                let place = format!("{} on {home}, schedule {schedule}", seed.name);
+                for (at, fact) in &facts {
+                    if let Some(broken) = fact.broken(&done.history) {
+                        wrong.push(format!("{place}: line {at}: {broken}"));
+                    }
+                }
+                let verdict = check(&done.program, &done.history, &policy);
+                if verdict != Verdict::Explained {
+                    wrong.push(format!("{place}: {verdict:?}"));
+                }
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn the_fake_keeps_what_is_promised_of_each_regime() {
+    for (name, regime) in Regime::NAMES {
+        let wrong = broken_under(*regime);
+        assert!(wrong.is_empty(), "{} under {name}:\n{}", wrong.len(), wrong.join("\n"));
     }
 }
 

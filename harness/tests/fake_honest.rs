@@ -69,6 +69,24 @@ t0: ftruncate(f1, 0)
 }
 
 #[test]
+fn a_segment_of_no_bytes_is_not_looked_at() {
+    for image in ["xfs", "xfs-dax"] {
+        let text = format!(
+            r#"image {image}
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: f1 = open("b", RDWR|CREAT)
+t0: m0 = mmap(f1, 0, 4K, RW, SHARED)
+t0: preadv(f0, 0, [m0+0 0, anon 4K])
+t0: pwritev(f0, 0, [m0+0 0, anon 4K])
+t0: preadv(f0, 0, [m0+0 8, anon 4K])
+"#
+        );
+        assert_eq!(results(&text)[4..], [Some(Ok(4096)), Some(Ok(4096)), Some(Err(14))], "{image}");
+    }
+}
+
+#[test]
 fn layout_calls_are_refused_in_the_order_of_the_vfs() {
     let common = [
         Err(95), // PUNCH_HOLE without KEEP_SIZE

@@ -68,10 +68,12 @@ fn walk(program: &Program, history: &History, policy: &Policy, waits: &mut Vec<W
             Event::End { stuck, helped, .. } => {
                 oracle::waits::end(&world, stuck, helped, &mut findings);
                 oracle::notices::end(&world, &mut findings);
+                oracle::deaths::end(&world, &mut findings);
                 // What never returned may hold what it holds.
                 if let Some((before, after)) = pins.filter(|_| stuck.is_empty()) {
                     oracle::pins::balance(&world, before, after, &mut findings);
                 }
+                world.end(stuck);
             }
             Event::Final { path, by, file, result, data } => {
                 finals::file(&mut world, *path, *by, file, *result, data, &mut findings);

@@ -880,6 +880,25 @@ fn a_deleted_dax_file_gives_up_held_pages_with_the_known_warning() {
 }
 
 #[test]
+fn what_an_earlier_run_left_at_a_page_is_not_that_somebody_holds_it() {
+    let script = |home, at: &str| {
+        let text =
+            format!("WARNING: CPU: 1 PID: 168 at fs/dax.c:{at} dax_disassociate_entry+0x86/0xb0");
+        let title = "WARNING in dax_disassociate_entry".to_owned();
+        let lines = "t0: f0 = open(\"a\", RDWR|CREAT)\nt0: ftruncate(f0, 0)";
+        let script = Script::new(home, lines).open(0, 1).ok(1, &[0], 0);
+        script.event(Event::Console(history::Splat { title, text })).end(&[])
+    };
+    let (kind, oracle) = (Kind::Splat, Oracle::Console);
+    script("xfs-dax", "396").explained();
+    script("xfs-dax", "390").anomalous(kind, oracle);
+    script("ext4-dax", "396").anomalous(kind, oracle);
+    assert_eq!(script("xfs-dax", "404").verdict("6.1.192"), checker::Verdict::Explained);
+    script("xfs-dax", "398").anomalous_on("6.1.192", kind, oracle);
+    script("xfs-dax", "396").anomalous_on("6.17.0", kind, oracle);
+}
+
+#[test]
 fn an_interrupted_dedupe_may_say_512_only_where_that_is_known() {
     let script = |home: &str, told: bool, status| {
         let text = "t0: f0 = open(\"a\", RDWR|CREAT)
@@ -987,6 +1006,104 @@ t0: pread(f0, 0, anon, 4K)"
     script(false, new()).explained();
     // One that finds a difference drops nothing.
     script(false, old()).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn only_who_lets_go_of_pins_is_killed() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: r0 = io_uring_setup(8)
+t0: setlease(f0, LAYOUT)
+t0: register_buffers(r0, m0+0, 4K)
+t0: f1 = dup(f0)
+t0: close(f0)
+t0: close(f1)";
+    let begin = |policy| {
+        Script::new("xfs-dax", text)
+            .by(policy)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 0)
+            .ok(4, &[0], 0)
+            .ok(5, &[3, 2], 0)
+            .ok(6, &[0], 4)
+    };
+    let strict = "layout-lease-strict";
+    begin(strict).ok(7, &[0], 0).end(&[]).explained();
+    // The second descriptor keeps the lease, and the first close must return.
+    let wrong = begin(strict).inv(7, &[0]).end(&[]);
+    let wrong = wrong.anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+    assert!(wrong.sentence.contains("close#7"), "{wrong}");
+    begin(strict).ok(7, &[0], 0).inv(8, &[6]).end(&[]).explained();
+    let spared = begin(strict).ok(7, &[0], 0).ok(8, &[6], 0).end(&[]);
+    spared.anomalous(Kind::MissingWait, Oracle::Liveness);
+    // Where nobody enforces the lease, nobody is killed for it.
+    let killed = |policy| begin(policy).ok(7, &[0], 0).inv(8, &[6]).end(&[]);
+    killed("layout-lease").anomalous(Kind::UnexplainedSignal, Oracle::Signals);
+}
+
+/// A page of file `held` is in a pipe, FICLONE of `a` (inode 1) to `b` (inode 2) is seen to run, and its thread is interrupted.
+fn cloned_while_held(held: u16) -> Script {
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f1, 0, anon, 4K)
+t0: m0 = mmap(f{held}, 0, 4K, RW, SHARED)
+t0: p0 = pipe()
+t0: vmsplice(m0+0, p0, 4K)
+t1: ficlone(f1, f0) &
+t0: interrupt(t1)
+t0: getlease(f0)
+t0: close(p0)"
+    );
+    Script::new("xfs-dax", &text)
+        .open(0, 1)
+        .ok(1, &[0], 4096)
+        .open(2, 2)
+        .ok(3, &[2], 4096)
+        .ok(4, &[held * 2], 0)
+        .ok(5, &[], 0)
+        .ok(6, &[4, 5], 4096)
+        .inv(7, &[2, 0])
+        .stands(7, 'R', "")
+        .ok(8, &[], 0)
+}
+
+#[test]
+fn a_signal_ends_a_wait_that_does_not_sleep() {
+    let deaf = |held| {
+        let script = cloned_while_held(held).pause(2000).ok(9, &[0], 2).ok(10, &[5], 0);
+        script.ret(7, Ok(0), Payload::None).end(&[])
+    };
+    // The first inode's page is slept for (6.12 and 6.1); what is known is the second's.
+    deaf(1).explained();
+    let first = deaf(0).anomalous(Kind::UnkillableWait, Oracle::Liveness);
+    assert!(first.sentence.contains("page 0 of xfs-dax:a"), "{first}");
+    deaf(1).anomalous_on("6.17.0", Kind::UnkillableWait, Oracle::Liveness);
+    let heard = cloned_while_held(0).ret(7, Err(Errno(4)), Payload::None).pause(2000);
+    heard.ok(9, &[0], 2).ok(10, &[5], 0).end(&[]).explained();
+}
+
+#[test]
+fn a_kill_ends_a_wait_that_does_not_sleep() {
+    // What stock kernels did, by their policy and by one that knows of nothing.
+    for (release, file) in [("6.12.117", "history-6.12-kill"), ("6.1.192", "history-6.1-kill")] {
+        let folder = "../../reports/findings/xfs-dax-clone-spins-on-a-held-page";
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let text = std::fs::read_to_string(path.join(format!("{file}.jsonl")));
+        let record = history::record::parse(&text.expect("the finding is there"));
+        let record = record.expect("a saved history parses");
+        let judged = |release| {
+            let policy = checker::Policy::for_release(release);
+            checker::check(&record.program, &record.history, &policy)
+        };
+        assert_eq!(judged(release), checker::Verdict::Explained, "{file}");
+        let checker::Verdict::Anomalous(list) = judged("6.17.0") else { panic!("{file}") };
+        assert_eq!(list[0].kind, Kind::UnkillableWait, "{}", list[0]);
+    }
 }
 
 #[test]

@@ -225,6 +225,19 @@ impl World<'_> {
         recvs.get(index).copied()
     }
 
+    /// Whether a file that a call closes surely has another descriptor all the while, in another slot or another process.
+    pub fn keeps_descriptor(&self, open: usize, close: u16) -> bool {
+        let span = self.span(close);
+        let process = Self::process(self.line(close).lane);
+        let closed = self.seen[close as usize].slots.first().map(|s| s.0);
+        self.fds.iter().filter(|(_, o)| **o == open).any(|(filler, _)| {
+            self.lives(*filler).iter().any(|l| {
+                let own = Some(*filler) == closed && l.process == process;
+                !own && l.sure.is_some_and(|s| s.0 <= span.inv && s.1 >= span.ret)
+            })
+        })
+    }
+
     /// Whether something surely keeps the open file all through `from..=to`.
     pub fn surely_open(&self, open: usize, from: u64, to: u64) -> bool {
         self.references(open).iter().any(|l| l.sure.is_some_and(|s| s.0 <= from && s.1 >= to))

@@ -480,11 +480,9 @@ impl<'a> World<'a> {
                 }
             }
             for (from, to, source, delta, before) in pieces {
-                let (Some(a), Some(b)) =
-                    (from.checked_add_signed(delta), to.checked_add_signed(delta))
-                else {
-                    continue;
-                };
+                let Some(a) = from.checked_add_signed(delta) else { continue };
+                // A clone whose end is in doubt reaches to the end of all offsets; its source ends there first.
+                let b = to.saturating_add_signed(delta);
                 let without = if before { call } else { NOBODY };
                 let cands = self.cands_without(source, a, b, span, without);
                 for (x, y, vals) in partition(&cands, a, b) {
@@ -514,9 +512,11 @@ impl<'a> World<'a> {
             for (a, b) in [(other, &touch), (&touch, other)] {
                 // An O_DIRECT write cannot drop a page that is dirtied meanwhile (mm/filemap.c:kiocb_invalidate_post_direct_write, 6.12):
                 // the cache keeps the old bytes, the device has the new ones.
+                // It goes or stays whole, and with it what came to another part of it, by whoever had looked it up before.
                 if a.direct_write && b.dirties {
-                    weaken.push((a.span.call, a.range, true));
-                    weaken.push((b.span.call, a.range, true));
+                    let range = (page_down(a.range.0), page_up(a.range.1));
+                    weaken.push((a.span.call, range, true));
+                    weaken.push((b.span.call, range, true));
                 }
                 // A pinned page that is dropped takes with it what is written into it later, the whole folio of it
                 // (mm/truncate.c:truncate_inode_partial_folio, 6.12).
@@ -593,6 +593,21 @@ impl<'a> World<'a> {
         self.inflight.retain(|(_, c)| *c != call);
     }
 
+    /// The program is over, and of its calls only these go on. What others never told the end of, since their process was killed, has
+    /// done by now whatever it did.
+    pub fn end(&mut self, stuck: &[CallId]) {
+        let over: Vec<u16> = self
+            .inflight
+            .iter()
+            .map(|(_, call)| *call)
+            .filter(|call| !stuck.contains(&CallId(*call)))
+            .collect();
+        for call in over {
+            self.resolve(call);
+            self.leave(call);
+        }
+    }
+
     /// What a single look settled: no writer raced with it, so the bytes that were seen are the bytes.
     pub fn learn(&mut self, obj: ObjId, start: u64, runs: &[history::Run], span: Span) {
         let mut at = start;
@@ -644,7 +659,7 @@ impl<'a> World<'a> {
         for (from, to) in places {
             // Readers that are still in flight began earlier and may have seen the other value; they keep their candidates only
             // if nothing is forgotten, so learn only when this reader is alone.
-            if self.inflight.len() > 1 {
+            if self.inflight.iter().any(|(_, other)| *other != span.call) {
                 continue;
             }
             let version = Version {
@@ -789,6 +804,25 @@ impl<'a> World<'a> {
                     && (seen.helped || seen.ret.is_none())
                     && (first..seen.slots.len()).any(shared)
             })
+    }
+
+    /// Whether a call is known to run in the kernel for a held page, whatever signals say: it makes two files on XFS DAX share blocks, and the page is
+    /// of the one with the greater inode number.
+    pub fn clone_spins(&self, call: u16, hold: &pin::Hold) -> bool {
+        let clones = matches!(
+            self.call_of(call),
+            Call::Ficlone { .. }
+                | Call::Ficlonerange { .. }
+                | Call::Fideduperange { .. }
+                | Call::CopyFileRange { .. }
+        );
+        let ino = |n: usize| self.file_in(call, n).map(|file| self.files[file].id.ino);
+        let second = ino(0).max(ino(1)).filter(|_| ino(0) != ino(1));
+        let held = &self.files[hold.file];
+        self.policy.knows(crate::Known::XfsDaxCloneSpins)
+            && clones
+            && held.on(Mount::XfsDax)
+            && second == Some(held.id.ino)
     }
 
     /// What the line does.

@@ -322,7 +322,8 @@ impl World<'_> {
                 let changes = self.changed.get(&n).map_or_else(|| self.changes(n), Clone::clone);
                 // A file that is mapped outlives its descriptors, but not everywhere its lease.
                 let closes = matches!(self.call_of(n), Call::Close { .. })
-                    && self.open_in(n, 0) == Some(open);
+                    && self.open_in(n, 0) == Some(open)
+                    && !self.keeps_descriptor(open, n);
                 if unlocks || closes || changes.iter().any(|c| c.file == file) {
                     first = first.min(inv.saturating_sub(1));
                 }

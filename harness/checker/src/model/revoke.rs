@@ -4,6 +4,7 @@ use super::file::Map;
 use super::order::{NEVER, Span};
 use super::{PAGE, World};
 use crate::policy::{Meets, Term};
+use history::Payload;
 
 impl World<'_> {
     /// Offsets of a mapping's range from which on a page may be, and surely is, taken away during a span.
@@ -37,8 +38,10 @@ impl World<'_> {
                 if within(changed.touched) {
                     may = Some(may.map_or(from, |m| m.min(from)));
                 }
+                // A private copy is no page of the file, and stays.
                 let sure = within(changed.taken)
                     && changed.certain
+                    && map.private.is_none()
                     && hold.covers(other.inv, other.ret)
                     && other.ret != NEVER
                     && other.ret < span.inv
@@ -55,7 +58,10 @@ impl World<'_> {
     /// Changes that take pages away from their holders.
     fn revokes(&self) -> impl Iterator<Item = (u16, super::change::Changed)> + '_ {
         self.changed.iter().flat_map(move |(by, changes)| {
-            let failed = matches!(self.seen[*by as usize].result, Some(Err(_)));
+            let seen = &self.seen[*by as usize];
+            // What is not the same stays where it is.
+            let differs = matches!(seen.payload, Some(Payload::Dedupe { status }) if *status != 0);
+            let failed = differs || matches!(seen.result, Some(Err(_)));
             let takes = changes.iter().filter(move |c| {
                 !failed && self.row(c, Term::Long).is_some_and(|r| r.meets == Meets::TakesAway)
             });

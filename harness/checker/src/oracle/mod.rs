@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod console;
 pub mod counts;
+pub mod deaths;
 pub mod errnos;
 pub mod finals;
 pub mod leases;

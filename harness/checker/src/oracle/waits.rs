@@ -3,7 +3,7 @@
 //! Verifies: a call that was seen to wait in a place where the kernel waits for pages or leases, that needed help, or that never returned, has a
 //! holder: a page of a file whose layout it changes (by the policy's table), a lease, a gate, a pipe, or a waiter before it that has the inode's, the
 //! directory's or the pipe's lock or stands before it in its ring; a change of layout did not succeed while a page that it must wait for was
-//! surely held all the time; waits for pages and leases can be ended by a signal.
+//! surely held all the time; waits for pages and leases, asleep or not, can be ended by a signal, and by a kill.
 //! Assumes: the agent helps a blocked call only after it has looked at it several times; a second after a holder has gone, its waiter has.
 //! Does not verify: short stops that ended by themselves elsewhere in the kernel (a slow machine is not a hang).
 
@@ -175,9 +175,13 @@ pub fn returned(world: &World, call: u16, findings: &mut Findings) {
 
 /// A wait for pages or a lease that went on after its thread was interrupted.
 fn deaf(world: &World, call: u16, findings: &mut Findings) {
-    let place = |s: &&Stand| waits_for_pages(&s.wchan) || s.wchan.contains("break_lease");
-    let Some(first) = world.watch.first_stand(call).filter(place) else { return };
-    if world.line(call).via.is_some() {
+    if let Call::Kill { lane } = world.call_of(call) {
+        return undying(world, call, *lane, findings);
+    }
+    let Some(first) = world.watch.first_stand(call) else { return };
+    let spin = spins_for(world, call, first);
+    let waits = waits_for_pages(&first.wchan) || first.wchan.contains("break_lease");
+    if !(waits || spin.is_some()) || world.line(call).via.is_some() {
         return;
     }
     let (lane, span) = (world.line(call).lane, world.span(call));
@@ -188,16 +192,56 @@ fn deaf(world: &World, call: u16, findings: &mut Findings) {
             && other.inv > first.seq
             && world.watch.later(other.ret, DEAF_NS) < span.ret
     });
-    if let Some(by) = heard {
+    let Some(by) = heard else { return };
+    let (me, by) = (who(world, call), who(world, by));
+    let what = match spin {
+        Some(hold) if !world.clone_spins(call, &hold) => {
+            format!(
+                "{me} went on to run in the kernel for {} after {by}, which must end the wait.",
+                page(world, &hold)
+            )
+        }
+        Some(_) => return,
+        None => {
+            format!("{me} went on to wait in {} after {by}, which must end the wait.", first.wchan)
+        }
+    };
+    findings.call(AnomalyKind::UnkillableWait, Oracle::Liveness, call, what);
+}
+
+/// A page that a change of layout waits for without ever sleeping, as far as it was seen to.
+fn spins_for(world: &World, call: u16, stand: &Stand) -> Option<Hold> {
+    if stand.state != 'R' {
+        return None;
+    }
+    let mut all = Vec::new();
+    pages(world, call, stand.seq, stand.seq, &mut all);
+    all.into_iter().find_map(|cause| match cause {
+        Cause::Page(hold) if hold.covers(stand.seq, stand.seq) => Some(hold),
+        _ => None,
+    })
+}
+
+/// A kill that came back while what it killed runs on in the kernel for a held page: whoever waits for such must die of it.
+fn undying(world: &World, kill: u16, lane: Lane, findings: &mut Findings) {
+    if world.seen[kill as usize].result != Some(Ok(1)) {
+        return;
+    }
+    let span = world.span(kill);
+    for call in in_flight(world, kill, span.inv, span.ret).filter(|k| world.line(*k).lane == lane) {
+        let Some(stand) = world.watch.first_stand(call).filter(|s| s.seq < span.inv) else {
+            continue;
+        };
+        let spin = spins_for(world, call, stand).filter(|h| h.covers(stand.seq, span.ret));
+        let Some(hold) = spin.filter(|h| !world.clone_spins(call, h)) else { continue };
+        let (me, by) = (who(world, call), who(world, kill));
         findings.call(
             AnomalyKind::UnkillableWait,
             Oracle::Liveness,
             call,
             format!(
-                "{} went on to wait in {} after {}, which must end the wait.",
-                who(world, call),
-                first.wchan,
-                who(world, by)
+                "{me} runs on in the kernel for {} after {by}, which must end the wait.",
+                page(world, &hold)
             ),
         );
     }
@@ -426,10 +470,10 @@ fn lets_go(world: &World, call: u16) -> bool {
     };
     let span = world.span(call);
     let mine = world.seen[call as usize].slots.first().map(|s| s.0);
-    let leased = world
-        .layout_leases(file)
-        .iter()
-        .any(|l| l.open == open && l.sure.is_some_and(|s| s.0 < span.inv && s.1 + 1 >= span.inv));
+    let leased = world.layout_leases(file).iter().any(|l| {
+        l.open == open
+            && l.sure.is_some_and(|s| s.0 < span.inv && s.1.saturating_add(1) >= span.inv)
+    });
     let travels = |k: u16| {
         matches!(world.call_of(k), Call::SendFd { .. }) && world.open_in(k, 0) == Some(open)
     };

@@ -78,6 +78,9 @@ pub enum Known {
     /// `xfs-dax-pin-livelock`: a read-only pin of a page of a shared mapping whose block files on XFS DAX share is tried for ever (mm/internal.h:gup_must_unshare
     /// takes the page for an anonymous one, 6.12; in 6.1 only after a copy-on-write and a sync, which is not listed).
     XfsDaxPin,
+    /// `xfs-dax-clone-spins-on-a-held-page`: sharing blocks between two XFS DAX files runs in the kernel, and hears no signal, for as long as a page of the one
+    /// with the greater inode number is held (fs/xfs/xfs_inode.c:xfs_mmaplock_two_inodes_and_break_dax_layout, 6.12 and 6.1).
+    XfsDaxCloneSpins,
     /// `xfs-direct-read-meets-preallocation`: an O_DIRECT read that reaches past the end of an XFS file which shared blocks fails with EIO when writeback has
     /// used copy-on-write blocks for the file's tail and left the preallocation behind it delayed (fs/iomap/direct-io.c:iomap_dio_iter,
     /// fs/xfs/xfs_reflink.c:xfs_reflink_end_cow_extent, 6.12 and 6.1).
@@ -108,6 +111,7 @@ impl Known {
             Known::DaxEvictsHeld => "dax-eviction-frees-held-pages",
             Known::DedupeRestarts => "dedupe-reports-a-kernel-errno",
             Known::XfsDaxPin => "xfs-dax-pin-livelock",
+            Known::XfsDaxCloneSpins => "xfs-dax-clone-spins-on-a-held-page",
             Known::XfsDirectReadDelalloc => "xfs-direct-read-meets-preallocation",
         }
     }
@@ -132,6 +136,7 @@ const KNOWN_6_12: &[Known] = &[
     Known::DaxEvictsHeld,
     Known::DedupeRestarts,
     Known::XfsDaxPin,
+    Known::XfsDaxCloneSpins,
     Known::XfsDirectReadDelalloc,
 ];
 
@@ -154,6 +159,7 @@ const KNOWN_6_1: &[Known] = &[
     Known::XfsLateDma,
     Known::DaxEvictsHeld,
     Known::DedupeRestarts,
+    Known::XfsDaxCloneSpins,
     Known::XfsDirectReadDelalloc,
 ];
 

@@ -68,7 +68,10 @@ pub(super) struct Memory {
 impl Memory {
     /// From its start.
     pub fn new(segs: Vec<Seg>) -> Memory {
-        Memory { segs, seg: 0, at: 0 }
+        let mut memory = Memory { segs, seg: 0, at: 0 };
+        // Nobody looks at a segment of no bytes, whatever it points to (include/linux/iov_iter.h:iterate_iovec, 6.12).
+        memory.advance(0);
+        memory
     }
 
     /// Bytes in all.

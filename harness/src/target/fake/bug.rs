@@ -281,6 +281,8 @@ bugs! {
         "A layout lease can be given back while pages of the file are pinned.";
     StrictCloseSpares, "strict-close-spares", [Leases, Liveness],
         "Closing a file with a layout lease and pins left has no consequence.";
+    StrictDupKills, "strict-dup-kills", [Signals],
+        "Closing one of several descriptors of a file with a layout lease and pins left kills the process.";
     RevokeKeepsMapping, "revoke-keeps-mapping", [Signals],
         "A page that was taken away stays mapped.";
     RevokeKeepsBlock, "revoke-keeps-block", [Leak, Bytes],
@@ -294,9 +296,10 @@ impl Bug {
             Bug::PinWithoutLease | Bug::PinnedRangeChanges | Bug::UnpinnedRangeRefused => {
                 Regime::LayoutLease
             }
-            Bug::LayoutLeaseShared | Bug::StrictUnlockDoesNotWait | Bug::StrictCloseSpares => {
-                Regime::LayoutLeaseStrict
-            }
+            Bug::LayoutLeaseShared
+            | Bug::StrictUnlockDoesNotWait
+            | Bug::StrictCloseSpares
+            | Bug::StrictDupKills => Regime::LayoutLeaseStrict,
             Bug::RevokeKeepsMapping | Bug::RevokeKeepsBlock => Regime::Revoke,
             _ => Regime::Mainline,
         }

@@ -439,7 +439,8 @@ async fn close(cx: Cx<'_>, slot: usize, n: &Needs) -> Answer {
     let (last, dies) = {
         let w = cx.look();
         let last = !w.has_descriptor(fd) && w.regime == checker::Regime::LayoutLeaseStrict;
-        (last, last && w.leaves_pins(fd) && !w.has(Bug::StrictCloseSpares))
+        let lets_go = last || w.has(Bug::StrictDupKills);
+        (last, lets_go && w.leaves_pins(fd) && !w.has(Bug::StrictCloseSpares))
     };
     if last {
         cx.w().forget_layout_lease_of(fd);

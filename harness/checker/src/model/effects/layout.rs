@@ -62,6 +62,12 @@ impl World<'_> {
 
     pub(super) fn set_size(&mut self, call: u16, file: usize, len: u64, sure: bool) {
         let obj = self.files[file].obj;
+        // What is on its way into a mapping may come to the rest of the last page after it was zeroed.
+        let span = self.span(call);
+        self.files[file].tail_stored |= self.files[file].touches.iter().any(|t| {
+            let lands = t.dirties && !t.drops && t.range.1 > len;
+            lands && t.span.call != call && !self.order.before(t.span, span)
+        });
         self.touch_file(call, file, (len, u64::MAX), Kind::Drop);
         self.grow(call, file, len, sure);
         self.size_op(call, file, maybe(SizeOp::Set(len), sure));

@@ -122,9 +122,15 @@ impl World<'_> {
         if !offset.is_multiple_of(PAGE) || len == 0 {
             return;
         }
-        let end = page_up(offset.saturating_add(len)).min(map.len.1);
+        // How long the mapping was when the advice came to it, nobody knows who has it made longer or shorter meanwhile.
+        let resized = self.any_overlap(call, |k| {
+            matches!(self.call_of(k), Call::Mremap { .. })
+                && self.seen[k as usize].slots.first() == self.seen[call as usize].slots.first()
+        });
+        let asked = page_up(offset.saturating_add(len));
+        let end = if resized { asked } else { asked.min(map.len.1) };
         // ENOMEM says that a part is not mapped; the rest was advised all the same.
-        let sure = matches!(result, Some(Ok(_) | Err(Errno(12))));
+        let sure = !resized && matches!(result, Some(Ok(_) | Err(Errno(12))));
         let viewed = self.files[map.file].obj;
         match (advice, map.private) {
             (Advice::DontNeed, Some(obj)) => {

@@ -168,16 +168,39 @@ impl World<'_> {
     }
 
     pub(super) fn read_pipe(&mut self, call: u16, buf: Buf, len: u64, result: Option<CallResult>) {
+        let into = match buf {
+            Buf::Anon(_) => None,
+            Buf::Map(_, offset) => self.map_in(call, 1).cloned().map(|map| (map, offset)),
+        };
         let n = match result {
             Some(Ok(n)) => n.min(len),
+            Some(Err(Errno(14))) => 0,
             Some(Err(_)) => return,
-            None => return self.lost_in_pipes(call),
+            None => {
+                if let Some((map, offset)) = into {
+                    self.store(call, &map, offset, len, false, false, |_| any());
+                }
+                return self.lost_in_pipes(call);
+            }
         };
+        let span = self.span(call);
+        let Some(key) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
+        if let Some((map, offset)) = into
+            && n < len
+        {
+            // A buffer that a fault cut short has been copied up to there, and does not count (fs/pipe.c:pipe_read, 6.12).
+            let Some(pipe) = self.pipes.get(&key) else { return };
+            let (stream, next) = (pipe.obj, pipe.tail + n);
+            let unknown = pipe.confused || self.pipe_raced(call, key, 1);
+            let more = (len - n).min(PAGE);
+            self.store(call, &map, offset + n, more, false, false, |place| match unknown {
+                true => any(),
+                false => Src::Copy { obj: stream, delta: delta(next, place), before: false },
+            });
+        }
         if n == 0 {
             return;
         }
-        let span = self.span(call);
-        let Some(key) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
         let Some((stream, at, confused)) = self.step(key, 1, n, span) else { return };
         let (obj, start) = if confused { (self.object(any(), None), 0) } else { (stream, at) };
         match buf {

@@ -5,6 +5,9 @@ use crate::model::content::Version;
 use crate::model::maybe;
 use crate::model::order::{NEVER, NOBODY, Span};
 
+/// Most pages after each of which a killed write is taken to have stopped: more than a process gets done before a kill comes.
+const CUTS_MAX: u64 = 256;
+
 impl World<'_> {
     /// A read: the file at one end, anonymous memory and mappings at the other.
     pub(super) fn read_in(&mut self, call: u16, at: At, iov: Iov, result: Option<CallResult>) {
@@ -333,7 +336,11 @@ impl World<'_> {
                 && self.policy.knows(crate::Known::Ext4DaxTail));
             self.grow(call, file, *place, sure && exact && zeroes);
             if at != At::Append {
-                let op = SizeOp::Max(vec![place + n]);
+                let mut ends = vec![place + n];
+                if result.is_none() {
+                    ends.extend(self.cut_short(call, *place, n));
+                }
+                let op = SizeOp::Max(ends);
                 if !failed && self.files[file].gate.is_none() {
                     self.size_op(call, file, maybe(op, sure && exact));
                 }
@@ -349,6 +356,22 @@ impl World<'_> {
             let settled = self.settled();
             self.objects[obj.0 as usize].assign(0, u64::MAX, &version, settled, &self.order);
         }
+    }
+
+    /// Where else a write that nobody told the end of may have ended: whoever is killed stops between two pages (mm/filemap.c:generic_perform_write,
+    /// fs/iomap/buffered-io.c:iomap_write_begin, fs/dax.c:dax_iomap_iter, 6.12), and a pipe may have held less than was asked for.
+    fn cut_short(&self, call: u16, place: u64, n: u64) -> Vec<u64> {
+        let mut ends: Vec<u64> = (1..=CUTS_MAX)
+            .map(|k| page_down(place).saturating_add(k * PAGE))
+            .take_while(|end| *end < place + n)
+            .collect();
+        if let Call::SpliceFromPipe { .. } = self.call_of(call)
+            && let Some(pipe) = self.seen[call as usize].slots.first()
+            && let Some(pipe) = self.pipes.get(&pipe.0)
+        {
+            ends.push(place + pipe.head.saturating_sub(pipe.tail).min(n));
+        }
+        ends
     }
 
     /// Offsets at which a transfer may begin, as far as is known when it is invoked.
