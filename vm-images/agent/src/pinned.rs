@@ -24,7 +24,8 @@ pub fn may_pin(program: &Program) -> bool {
         | Call::ProcessVmWritev { .. }
         | Call::ProcMemPread { .. }
         | Call::ProcMemPwrite { .. }
-        | Call::RegisterBuffers { .. } => true,
+        | Call::RegisterBuffers { .. }
+        | Call::RegMr { .. } => true,
         _ => false,
     })
 }

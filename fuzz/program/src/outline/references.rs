@@ -22,6 +22,8 @@ pub(crate) enum Until {
     Released(GateSlot),
     /// The end of a ring's registration.
     Unregistered(usize, u8),
+    /// The end of a memory region: of which process, and its slot.
+    Deregistered(usize, u8),
     /// A line of the lane that is waited for: until then it is probably in flight.
     Synced(Lane),
 }
@@ -29,7 +31,15 @@ pub(crate) enum Until {
 /// Whether pages of the file itself are held, and not copies of them, nor nothing because it was refused.
 const fn of_file(source: PinSource) -> bool {
     use PinSource as S;
-    !matches!(source, S::RegisteredPrivate | S::FixedRead | S::FixedWrite | S::Registered)
+    !matches!(
+        source,
+        S::RegisteredPrivate
+            | S::FixedRead
+            | S::FixedWrite
+            | S::Registered
+            | S::Region
+            | S::RegionPrivate
+    )
 }
 
 impl Outline {
@@ -140,6 +150,19 @@ impl Outline {
                     };
                     hold(source, mapping.inode, Until::Unregistered(space, ring.0));
                 }
+            }
+            Call::RegMr { slot, map, len, .. } => {
+                if let Some(mapping) = self.map(lane, *map)
+                    && *len > 0
+                {
+                    let source = match mapping.sharing {
+                        Sharing::Shared => PinSource::Region,
+                        Sharing::Private => PinSource::RegionPrivate,
+                    };
+                    let until = Until::Deregistered(space, slot.0 % crate::REGIONS_MAX);
+                    hold(source, mapping.inode, until);
+                }
+                self.end_region(lane, slot.0);
             }
             _ => {}
         }

@@ -26,9 +26,10 @@ fn can_meet(source: PinSource, change: LayoutChange) -> bool {
             | S::ProcMemWrite
     );
     let in_pipe = matches!(source, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
+    let in_region = matches!(source, S::Region | S::RegionPrivate);
     match change {
-        LayoutChange::HolderExit => in_pipe,
-        LayoutChange::HolderKill => in_pipe || in_call,
+        LayoutChange::HolderExit => in_pipe || in_region,
+        LayoutChange::HolderKill => in_pipe || in_region || in_call,
         _ => true,
     }
 }

@@ -16,13 +16,13 @@ use super::remote;
 use super::ring::{self, Request};
 use super::rw;
 use super::sched::Cx;
-use super::world::errno::{EAGAIN, EBUSY, EFAULT, EINTR, ENXIO};
+use super::world::errno::{EAGAIN, EBUSY, EFAULT, EINTR, EINVAL, ENXIO};
 use super::world::{
     Answer, Fd, Needs, OpenFile, Process, Queued, Registered, Ring, World, plain, process_of,
     resolve,
 };
 use history::{Errno, Event, Payload, SkipReason, Splat, stamp};
-use program::{Buf, Call, CallId, Lane, THREADS_MAX, Whence};
+use program::{Buf, Call, CallId, Lane, PAGE, RegionAccess, THREADS_MAX, Whence};
 use std::rc::Rc;
 
 /// The future of a lane: it never ends.
@@ -526,7 +526,7 @@ fn register(w: &mut World, ring: &Ring, map: &MapRef, offset: u64, len: u64) -> 
     if len == 0 {
         return Err(EFAULT);
     }
-    let ask = Ask { write: true, pinned: true, long: true, force: false };
+    let ask = Ask { write: true, pinned: true, long: true, ..Ask::default() };
     let (parts, whole) = w.grab(map, offset, len, ask);
     if let Err(e) = whole {
         if w.has(Bug::PinLeakedOnRefusal) {
@@ -537,6 +537,26 @@ fn register(w: &mut World, ring: &Ring, map: &MapRef, offset: u64, len: u64) -> 
     let address = map.vma.borrow().address + offset;
     ring.buffer.replace(Some(Registered { address, len, parts }));
     Ok(0)
+}
+
+/// The pages of an RDMA memory region. Nothing is a region of one page where it begins within a page.
+fn region(
+    w: &mut World,
+    map: &MapRef,
+    offset: u64,
+    len: u64,
+    access: RegionAccess,
+) -> Result<Vec<super::hold::Part>, Errno> {
+    if len == 0 && offset.is_multiple_of(PAGE) {
+        return Err(EINVAL);
+    }
+    let write = access == RegionAccess::Write;
+    let ask = Ask { write, pinned: true, long: true, region: true, ..Ask::default() };
+    let (parts, whole) = w.grab(map, offset, len.max(1), ask);
+    if whole.is_err() && w.has(Bug::PinLeakedOnRefusal) {
+        w.leak(&parts);
+    }
+    whole.map(|()| parts)
 }
 
 /// IORING_UNREGISTER_BUFFERS: waits for requests that use them.
@@ -610,6 +630,23 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
         }
         Call::RegisterBuffers { offset, len, .. } => {
             plain(register(w, &n.rings[0], &n.maps[0], *offset, *len))
+        }
+        Call::RegMr { slot, offset, len, access, .. } => {
+            let made = region(w, &n.maps[0], *offset, *len, *access);
+            if let Ok(parts) = &made {
+                w.process_mut(lane).regions[usize::from(slot.0)] =
+                    Some((Rc::new(parts.clone()), id));
+                w.progress += 1;
+            }
+            plain(made.map(|_| 0))
+        }
+        Call::DeregMr { region } => {
+            let gone = w.process_mut(lane).regions[usize::from(region.0)].take();
+            if let Some((parts, _)) = gone.filter(|_| w.has(Bug::DeregLeaks)) {
+                w.leak(&parts);
+            }
+            w.progress += 1;
+            plain(Ok(0))
         }
         Call::CloseRing { ring } => {
             w.process_mut(lane).rings[usize::from(ring.0)] = None;

@@ -48,7 +48,8 @@ fn may_pin(program: &Program) -> bool {
         | Call::ProcessVmWritev { .. }
         | Call::ProcMemPread { .. }
         | Call::ProcMemPwrite { .. }
-        | Call::RegisterBuffers { .. } => true,
+        | Call::RegisterBuffers { .. }
+        | Call::RegMr { .. } => true,
         _ => false,
     })
 }
