@@ -35,7 +35,7 @@ fn a_campaign_accounts_for_every_program() {
         ["campaign", "--target", "fake", "--programs", "200", "--seed", SEED, "--reports", reports];
     let output = pinfuzz(&words);
     let report = report(&run_dir(dir.path()));
-    assert_eq!(report["schema"], 1);
+    assert_eq!(report["schema"], 2);
     assert_eq!(report["state"], "all programs were run");
     let total = |name: &str| report["totals"][name].as_u64().unwrap();
     assert_eq!((total("drawn"), total("judged"), total("lost")), (200, 200, 0));
@@ -44,6 +44,39 @@ fn a_campaign_accounts_for_every_program() {
     assert_eq!(output.code, code, "{}{}", output.stdout, output.stderr);
     let text = std::fs::read_to_string(run_dir(dir.path()).join("report.txt")).unwrap();
     assert_eq!(text, output.stdout, "what is printed last is what is saved");
+}
+
+#[test]
+fn a_campaign_counts_what_met_what() {
+    let dir = scratch();
+    let reports = dir.path().to_str().unwrap();
+    let words =
+        ["campaign", "--target", "fake", "--programs", "400", "--seed", SEED, "--reports", reports];
+    let output = pinfuzz(&words);
+    let run = run_dir(dir.path());
+    let report = report(&run);
+    for (table, title) in [("held", "held pages and changes"), ("leases", "leases and calls")] {
+        // By mount, what was there, and what met it.
+        let mut sums = std::collections::BTreeMap::new();
+        let mounts = report["meetings"][table].as_object().unwrap();
+        let rows = mounts.values().flat_map(|rows| rows.as_object().unwrap().values());
+        for outcomes in rows.flat_map(|columns| columns.as_object().unwrap().values()) {
+            for (name, count) in outcomes.as_object().unwrap() {
+                *sums.entry(name.as_str()).or_insert(0) += count.as_u64().unwrap();
+            }
+        }
+        assert_eq!(mounts.len(), 4, "{mounts:?}");
+        for outcome in ["completed", "refused", "blocked"] {
+            assert!(sums.get(outcome).is_some_and(|sum| *sum > 0), "{table}: {sums:?}");
+        }
+        assert!(output.stdout.contains(title), "{}", output.stdout);
+    }
+    let whole = std::fs::read_to_string(run.join("meetings.txt")).unwrap();
+    assert!(whole.contains("| punch-hole "), "{whole}");
+    for file in [run.clone(), run.join("report.json")] {
+        let shown = pinfuzz(&["show", "--meetings", file.to_str().unwrap()]);
+        assert_eq!((shown.code, shown.stdout), (0, whole.clone()), "{}", shown.stderr);
+    }
 }
 
 #[test]

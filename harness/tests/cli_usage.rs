@@ -58,6 +58,20 @@ fn files_that_are_not_there_or_not_programs() {
 }
 
 #[test]
+fn reports_that_have_no_meetings() {
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reports/schema-1.json");
+    fails(&pinfuzz(&["show", "--meetings", old]), 129, "a report of schema 1");
+    let dir = scratch();
+    let path = dir.path().join("bad.json");
+    let path = path.to_str().unwrap();
+    for text in ["{\"schema\": 2}", "{}", "pinfuzz 1"] {
+        std::fs::write(path, text).unwrap();
+        fails(&pinfuzz(&["show", "--meetings", path]), 129, "no report of a campaign");
+    }
+    fails(&pinfuzz(&["show", "--meetings", "--history", path]), 129, "--history");
+}
+
+#[test]
 fn a_reports_folder_that_cannot_be_written_is_untestable() {
     let dir = scratch();
     let file = dir.path().join("file");

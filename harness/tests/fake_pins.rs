@@ -424,6 +424,94 @@ t0: close(r0)
 }
 
 #[test]
+fn an_update_waits_for_nobody_and_requests_keep_what_they_have() {
+    let run = Run::of(
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, PRIVATE)
+t0: r0 = io_uring_setup(8)
+t0: update_buffers(r0, m0+0, 8K)
+t0: register_buffers(r0, m0+0, 8K)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+t1: pread(f1, 4K, m0+0, 512) (r0, fixed)
+t0: update_buffers(r0, m0+8K, 8K)
+t0: pread(f1, 0, m0+0, 512) (r0, fixed)
+t2: unregister_buffers(r0)
+t0: release(g0)
+t0: wait(t2)
+t0: load(m0+0, 512)
+"#,
+    );
+    assert_eq!((run.result(4), run.result(5)), (Some(Err(6)), Some(Ok(0))));
+    assert_eq!((run.blocked(9), run.result(9)), (None, Some(Ok(1))));
+    assert_eq!((run.result(8), run.result(10)), (Some(Ok(512)), Some(Err(14))));
+    assert_eq!(run.blocked(11), Some(('S', "io_rsrc_ref_quiesce")), "for the old buffer as well");
+    assert_eq!(run.bytes(14), device(0, 4096, 512));
+    assert_eq!(run.pins(), Some(0));
+}
+
+#[test]
+fn rings_share_a_buffer_until_the_last_one_lets_go() {
+    let run = Run::of(
+        r#"image xfs
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: r0 = io_uring_setup(8)
+t0: r1 = io_uring_setup(8)
+t0: clone_buffers(r1, r0)
+t0: register_buffers(r0, m0+0, 8K)
+t0: clone_buffers(r1, r0)
+t0: clone_buffers(r1, r0)
+t0: close(r0)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: pread(f1, 0, m0+512, 512) (r1, fixed)
+t0: load(m0+512, 512)
+t0: unregister_buffers(r1)
+"#,
+    );
+    assert_eq!(
+        (run.result(5), run.result(7), run.result(8)),
+        (Some(Err(6)), Some(Ok(0)), Some(Err(16)))
+    );
+    assert_eq!((run.result(11), run.result(13)), (Some(Ok(512)), Some(Ok(0))));
+    assert_eq!(run.bytes(12), device(0, 0, 512));
+    assert_eq!(run.pins(), Some(0));
+}
+
+#[test]
+fn a_child_has_rings_of_its_own() {
+    let run = Run::of(
+        r#"image xfs
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: r0 = io_uring_setup(8)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: c0 = fork()
+c0: r0 = io_uring_setup(8)
+c0: register_buffers(r0, m0+0, 8K)
+c0: pread(f1, 0, m0+0, 512) (r0, fixed)
+c0: load(m0+0, 512)
+t0: load(m0+0, 512)
+t0: pread(f1, 0, m0+0, 512) (r0, fixed)
+t0: hold(g0)
+c0: pread(f1, 0, m0+0, 512) (r0, fixed) &
+c0: exit()
+t0: release(g0)
+"#,
+    );
+    assert_eq!((run.result(7), run.result(8)), (Some(Ok(0)), Some(Ok(512))));
+    assert_eq!(run.bytes(9), device(0, 0, 512));
+    assert_ne!(run.bytes(10), device(0, 0, 512), "the parent has pages of its own");
+    assert_eq!(run.result(11), Some(Err(14)), "and nothing registered");
+    assert_eq!((run.result(13), run.result(14)), (None, Some(Ok(0))));
+    assert_eq!(run.pins(), Some(0));
+}
+
+#[test]
 fn proc_mem_goes_past_the_protection_of_private_mappings_only() {
     let run = Run::of(
         r#"image ext4-dax

@@ -277,10 +277,15 @@ impl Call {
                 f(Arg::MapAt(map, offset));
                 f(Arg::IoLen(len));
             }
-            Call::RegisterBuffers { ring, map, offset, len } => {
+            Call::RegisterBuffers { ring, map, offset, len }
+            | Call::UpdateBuffers { ring, map, offset, len } => {
                 f(Arg::Ring(ring));
                 f(Arg::MapAt(map, offset));
                 f(Arg::IoLen(len));
+            }
+            Call::CloneBuffers { ring, src } => {
+                f(Arg::Ring(ring));
+                f(Arg::Ring(src));
             }
             Call::UnregisterBuffers { ring } | Call::CloseRing { ring } => f(Arg::Ring(ring)),
             Call::Setlease { file, lease } => {

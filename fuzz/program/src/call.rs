@@ -388,6 +388,11 @@ pub enum Call {
     ProcMemPwrite { map: MapSlot, offset: u64, len: u64 },
     /// `register_buffers(r0, m0+0, 8K)`: IORING_REGISTER_BUFFERS with that one buffer
     RegisterBuffers { ring: RingSlot, map: MapSlot, offset: u64, len: u64 },
+    /// `update_buffers(r0, m1+0, 8K)`: IORING_REGISTER_BUFFERS_UPDATE: that buffer takes the place of the registered one, which requests in flight
+    /// keep until they are over
+    UpdateBuffers { ring: RingSlot, map: MapSlot, offset: u64, len: u64 },
+    /// `clone_buffers(r1, r0)`: IORING_REGISTER_CLONE_BUFFERS: the first ring shares what the second one has registered
+    CloneBuffers { ring: RingSlot, src: RingSlot },
     /// `unregister_buffers(r0)`: IORING_UNREGISTER_BUFFERS
     UnregisterBuffers { ring: RingSlot },
     /// `close(r0)`: ends the ring, and with it what it had registered
@@ -441,6 +446,9 @@ pub struct Line {
     pub call: Call,
     /// Through a ring, if set.
     pub via: Option<Via>,
+    /// By io_submit(2), and waited for by io_getevents(2): `(aio)`. Pread, Pwrite, Preadv, Pwritev, Fsync and Fdatasync have this form; `fixup`
+    /// removes it from all others, and from what goes through a ring.
+    pub aio: bool,
     /// Microseconds that the lane waits before it issues the call: `(delay 20us)`.
     pub delay_us: u16,
     /// `&`: the next line starts without waiting for this one.

@@ -134,6 +134,10 @@ kinds! {
     RegisterBuffers = "register_buffers", Call::RegisterBuffers {
         ring: R0, map: M0, offset: 0, len: PAGE,
     };
+    UpdateBuffers = "update_buffers", Call::UpdateBuffers {
+        ring: R0, map: M0, offset: 0, len: PAGE,
+    };
+    CloneBuffers = "clone_buffers", Call::CloneBuffers { ring: RingSlot(1), src: R0 };
     UnregisterBuffers = "unregister_buffers", Call::UnregisterBuffers { ring: R0 };
     CloseRing = "close", Call::CloseRing { ring: R0 };
     Setlease = "setlease", Call::Setlease { file: F0, lease: Lease::Read };
@@ -206,6 +210,19 @@ impl CallKind {
                 | CallKind::SpliceToPipe
                 | CallKind::SpliceFromPipe
                 | CallKind::Madvise
+        )
+    }
+
+    /// Whether the call has a form as a request of io_submit(2).
+    pub const fn has_aio_form(self) -> bool {
+        matches!(
+            self,
+            CallKind::Pread
+                | CallKind::Pwrite
+                | CallKind::Preadv
+                | CallKind::Pwritev
+                | CallKind::Fsync
+                | CallKind::Fdatasync
         )
     }
 
@@ -316,7 +333,7 @@ impl Call {
 impl Line {
     /// A line that issues the call as a plain system call and waits for it.
     pub const fn new(lane: Lane, call: Call) -> Line {
-        Line { lane, call, via: None, delay_us: 0, detached: false }
+        Line { lane, call, via: None, aio: false, delay_us: 0, detached: false }
     }
 
     /// The slots that the line uses: those of its call, then the ring it is issued through.

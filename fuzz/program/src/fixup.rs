@@ -26,8 +26,8 @@ impl Program {
     ///   takes another child if its own was forked before, and is dropped when none is left. An `exit` elsewhere than on a living
     ///   child lane, and a `wait` for the own lane or for a child that was never forked, are dropped.
     /// - A use of a slot that no earlier line could have filled goes to one that was filled, if there is any. A buffer in a mapping
-    ///   becomes anonymous memory, and a ring attribute goes away, where there is none at all. A child has no rings but its own:
-    ///   parent and child would share the queue behind each other's back. Nor has it memory regions but its own.
+    ///   becomes anonymous memory, and a ring attribute goes away, where there is none at all. A child has no rings but those it
+    ///   sets up itself: parent and child would share the queue behind each other's back. Nor has it memory regions but its own.
     /// - Ranges in a mapping are wrapped into its length, as far as it is known from the lines before.
     /// - A chain of linked requests ends at the last line that can belong to it.
     pub fn fixup(&mut self) {
@@ -47,6 +47,7 @@ pub(crate) fn bound_line(line: &mut Line) {
     if !line.call.kind().has_ring_form() {
         line.via = None;
     }
+    line.aio &= line.call.kind().has_aio_form() && line.via.is_none();
     if let Some(via) = &mut line.via {
         via.ring.0 %= RINGS_MAX;
         via.flags.0 &= SqeFlags::ALL.0;
@@ -321,7 +322,8 @@ fn fit_ranges(call: &mut Call, space: &Space) {
         | Call::ProcMemPread { map, offset, len }
         | Call::ProcMemPwrite { map, offset, len }
         | Call::RegisterBuffers { map, offset, len, .. }
-        | Call::RegMr { map, offset, len, .. } => fit(*map, offset, len),
+        | Call::RegMr { map, offset, len, .. }
+        | Call::UpdateBuffers { map, offset, len, .. } => fit(*map, offset, len),
         Call::Pread { buf: Buf::Map(map, offset), len, .. }
         | Call::Pwrite { buf: Buf::Map(map, offset), len, .. }
         | Call::ReadPipe { buf: Buf::Map(map, offset), len, .. } => fit(*map, offset, len),

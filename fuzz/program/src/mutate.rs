@@ -133,8 +133,14 @@ impl Program {
         Lane::Child(child)
     }
 
-    /// Puts a line on a ring, takes it off, or changes how it is queued.
+    /// Makes a line a request of io_submit(2) or a plain call, puts it on a ring, takes it off, or changes how it is queued.
     fn change_via(&mut self, at: usize, dice: &mut Dice<'_, '_>) {
+        let line = &mut self.lines[at];
+        if line.call.kind().has_aio_form() && dice.chance(20) {
+            line.aio ^= true;
+            line.via = None;
+            return;
+        }
         match &mut self.lines[at].via {
             via @ Some(_) if dice.chance(25) => *via = None,
             Some(via) if dice.chance(15) => via.ring = RingSlot(dice.below(RINGS_MAX.into()) as u8),

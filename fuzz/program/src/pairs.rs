@@ -5,7 +5,7 @@
 //! reports, and no verdict may rest on it.
 
 use crate::outline::Outline;
-use crate::{CallId, FallocateMode, Program};
+use crate::{CallId, FallocateMode, Mount, Program};
 use serde::{Deserialize, Serialize};
 
 /// Defines a fieldless enum whose variants have names for reports.
@@ -35,6 +35,10 @@ kinds! {
         GateRead = "gate-read";
         /// An O_DIRECT write that a gate holds
         GateWrite = "gate-write";
+        /// As `GateRead`, as a request of io_submit(2)
+        AioRead = "aio-read";
+        /// As `GateWrite`, as a request of io_submit(2)
+        AioWrite = "aio-write";
         /// As `GateRead`, as a request of a ring
         RingRead = "ring-read";
         /// As `GateWrite`, as a request of a ring
@@ -63,6 +67,10 @@ kinds! {
         Registered = "registered";
         /// Registered buffers in a private mapping: pages that no file has
         RegisteredPrivate = "registered-private";
+        /// A buffer under a request that a gate holds, in whose place the ring has another one by now
+        Replaced = "replaced";
+        /// A registered buffer in a private mapping that a second ring shares
+        Cloned = "cloned";
         /// An RDMA memory region in a shared mapping: of a DAX file it is refused, of the page cache what may be written through it is, since 6.5
         Region = "region";
         /// An RDMA memory region in a private mapping: copies, or pages of the page cache that may only be read
@@ -218,11 +226,92 @@ impl LayoutChange {
     }
 }
 
+impl PinSource {
+    /// Whether a page of a file there that is held so can meet the change: what no program says, or no file there is ever asked.
+    ///
+    /// A child has no rings and no memory gate, and a lane whose call is in flight has to end it before it exits. What splice(2) takes out
+    /// of a DAX file is a copy, and O_DIRECT makes no difference to a write into one.
+    pub const fn can_meet(self, change: LayoutChange, mount: Mount) -> bool {
+        use PinSource as S;
+        let in_call = matches!(
+            self,
+            S::DirectRead
+                | S::DirectWrite
+                | S::GateRead
+                | S::GateWrite
+                | S::AioRead
+                | S::AioWrite
+                | S::ProcMemRead
+                | S::ProcMemWrite
+        );
+        let in_ring =
+            matches!(self, S::RingRead | S::RingWrite | S::FixedRead | S::FixedWrite | S::Replaced);
+        let in_pipe = matches!(self, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
+        let registered = matches!(
+            self,
+            S::Registered | S::RegisteredPrivate | S::Cloned | S::Region | S::RegionPrivate
+        );
+        let there = !(mount.is_dax() && matches!(self, S::Splice));
+        there
+            && match change {
+                LayoutChange::HolderExit => in_pipe || in_ring || registered,
+                LayoutChange::HolderKill => in_pipe || in_ring || registered || in_call,
+                LayoutChange::DirectWrite => !mount.is_dax(),
+                _ => true,
+            }
+    }
+
+    /// Whether the hold ends with the call that takes it, or outlives it.
+    pub const fn ends_with_its_call(self) -> bool {
+        use PinSource as S;
+        match self {
+            S::DirectRead
+            | S::DirectWrite
+            | S::GateRead
+            | S::GateWrite
+            | S::AioRead
+            | S::AioWrite
+            | S::RingRead
+            | S::RingWrite
+            | S::FixedRead
+            | S::FixedWrite
+            | S::Replaced
+            | S::ProcessVmRead
+            | S::ProcessVmWrite
+            | S::ProcMemRead
+            | S::ProcMemWrite => true,
+            S::Vmsplice
+            | S::Tee
+            | S::Splice
+            | S::PipeElsewhere
+            | S::Registered
+            | S::RegisteredPrivate
+            | S::Cloned
+            | S::Region
+            | S::RegionPrivate => false,
+        }
+    }
+}
+
+impl LeaseState {
+    /// Whether a file with such leases can meet the call: where there is an F_RDLCK there is nobody who could write, F_SETLEASE refuses
+    /// otherwise (fs/locks.c:check_conflicting_open, 6.1 and 6.12).
+    pub const fn can_meet(self, breaker: Breaker) -> bool {
+        use Breaker as B;
+        use LeaseState as S;
+        let read = matches!(self, S::Read | S::TwoReaders | S::ReadBreaking);
+        let writes = matches!(breaker, B::Ftruncate | B::Write | B::Fallocate | B::CloneOver);
+        !(read && writes)
+    }
+}
+
 /// A change of a file that one of whose pages is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HeldPair {
     /// By which means.
     pub source: PinSource,
+    /// Where the file lives.
+    pub mount: Mount,
     /// The line that took the reference.
     pub taken: CallId,
     /// What is done to the file.
@@ -236,6 +325,8 @@ pub struct HeldPair {
 pub struct LeasePair {
     /// What leases there are.
     pub state: LeaseState,
+    /// Where the file lives.
+    pub mount: Mount,
     /// The line that took the (first) lease.
     pub taken: CallId,
     /// What meets it.

@@ -61,3 +61,11 @@ fn no_prefix_of_a_history_makes_the_checker_stumble() {
         }
     }
 }
+
+#[test]
+fn a_release_is_of_its_series() {
+    let name = |release| Policy::for_release(release).name;
+    assert_eq!([name("6.1"), name("6.1.192"), name("6.1-rc3")], ["mainline-6.1"; 3]);
+    assert_eq!([name("6.12"), name("6.12.117+deb12-amd64")], ["mainline-6.12"; 2]);
+    assert_eq!([name("6.13"), name("6.120"), name("6.10.1")], ["mainline"; 3]);
+}

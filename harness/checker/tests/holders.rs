@@ -543,6 +543,111 @@ t1: fallocate(f0, PUNCH_HOLE, 0, 4K)";
 }
 
 #[test]
+fn an_update_lets_go_of_one_buffer_and_holds_another() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: r0 = io_uring_setup(8)
+t0: setlease(f0, LAYOUT)
+t0: register_buffers(r0, m0+0, 8K)
+t0: update_buffers(r0, m0+8K, 8K)
+t1: fallocate(f0, PUNCH_HOLE, 0, 4K)
+t1: fallocate(f0, PUNCH_HOLE, 8K, 4K)";
+    let script = |places, old: Result<u64, Errno>, new: Result<u64, Errno>| {
+        Script::new("xfs-dax", text)
+            .by("layout-lease")
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 0)
+            .ok(4, &[0], 0)
+            .ok(5, &[3, 2], 0)
+            .ok(6, &[3, 2], places)
+            .inv(7, &[0])
+            .ret(7, old, Payload::None)
+            .inv(8, &[0])
+            .ret(8, new, Payload::None)
+    };
+    let busy = Err(Errno(26));
+    script(1, Ok(0), busy).explained();
+    script(1, Ok(0), Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    // The kernel may take its time to let go of the old one.
+    script(1, busy, busy).explained();
+    script(2, Ok(0), busy).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
+fn buffers_are_replaced_and_shared_where_there_are_some() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: r0 = io_uring_setup(8)
+t0: r1 = io_uring_setup(8)
+t0: update_buffers(r0, m0+0, 8K)
+t0: clone_buffers(r1, r0)
+t0: register_buffers(r0, m0+0, 8K)
+t0: clone_buffers(r1, r0)
+t0: unregister_buffers(r0)
+t0: unregister_buffers(r1)";
+    let script = |policy, results: [Result<u64, Errno>; 6]| {
+        let begin = Script::new("ext4", text)
+            .by(policy)
+            .open(0, 1)
+            .ok(1, &[0], 8192)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 0)
+            .ok(4, &[], 0);
+        let slots: [&[u16]; 6] = [&[3, 2], &[4, 3], &[3, 2], &[4, 3], &[3], &[4]];
+        (5..).zip(slots).zip(results).fold(begin, |script, ((line, slots), result)| {
+            script.inv(line, slots).ret(line, result, Payload::None)
+        })
+    };
+    let (none, unknown, mine) = (Err(Errno(6)), Err(Errno(22)), Kind::UnexplainedErrno);
+    let right = [none, none, Ok(0), Ok(0), Ok(0), Ok(0)];
+    script("mainline-6.12", right).explained();
+    for (line, wrong) in [(0, Ok(1)), (1, Ok(0)), (1, unknown), (3, none), (4, none), (5, none)] {
+        let mut results = right;
+        results[line] = wrong;
+        script("mainline-6.12", results).anomalous(mine, Oracle::Errnos);
+    }
+    let refused = Err(Errno(95));
+    let old = [none, unknown, refused, unknown, none, none];
+    script("mainline-6.1", old).explained();
+    for (line, wrong) in [(1, none), (3, Ok(0))] {
+        let mut results = old;
+        results[line] = wrong;
+        script("mainline-6.1", results).anomalous(mine, Oracle::Errnos);
+    }
+}
+
+#[test]
+fn a_chain_fails_from_its_head_on_when_a_buffer_is_not_there() {
+    let text = |link: &str| {
+        format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: r0 = io_uring_setup(8)
+t0: fsync(f0) (r0, link)
+t0: pread(f0, 0, m0+0, 8) (r0, fixed, {link})
+t0: fsync(f0) (r0)"
+        )
+    };
+    let script = |link: &str, [head, fixed, last]: [Result<u64, Errno>; 3]| {
+        let begin = Script::new("ext4", &text(link)).open(0, 1).ok(1, &[0], 8192).ok(2, &[0], 0);
+        let begin = begin.ok(3, &[], 0).inv(4, &[0, 3]).inv(5, &[0, 2, 3]).inv(6, &[0, 3]);
+        let all = begin.ret(4, head, Payload::None).ret(5, fixed, Payload::None);
+        all.ret(6, last, Payload::None)
+    };
+    let (cancelled, fault) = (Err(Errno(125)), Err(Errno(14)));
+    let (mine, oracle) = (Kind::UnexplainedErrno, Oracle::Errnos);
+    script("link", [cancelled, fault, cancelled]).explained();
+    script("hardlink", [cancelled, fault, cancelled]).explained();
+    script("link", [cancelled, Ok(8), Ok(0)]).anomalous(mine, oracle);
+    script("link", [cancelled, fault, Ok(0)]).anomalous(mine, oracle);
+}
+
+#[test]
 fn a_strict_layout_lease_is_not_given_back_before_its_pins() {
     let text = "t0: f0 = open(\"a\", RDWR|CREAT)
 t0: pwrite(f0, 0, anon, 16K)
@@ -976,4 +1081,38 @@ t0: pread(f0, 0, anon, 4K)"
     script(false, new()).explained();
     // One that finds a difference drops nothing.
     script(false, old()).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn a_page_in_hand_is_zeroed_only_by_what_drops_its_part_of_a_large_folio() {
+    let script = |home: &str, change: &str, seen: Vec<Run>| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 64K)
+t0: m0 = mmap(f0, 0, 64K, RW, SHARED)
+t0: hold(g2)
+t1: process_vm_readv(m0+0, g2, 16K) &
+t0: {change}
+t0: release(g2)"
+        );
+        Script::new(home, &text)
+            .open(0, 1)
+            .ok(1, &[0], 65536)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 0)
+            .inv(4, &[2])
+            .stands(4, 'S', "handle_userfault")
+            .ok(5, &[0], 0)
+            .inv(6, &[])
+            .ret(4, Ok(16384), read(seen))
+            .ret(6, Ok(0), Payload::None)
+    };
+    // XFS drops from the block before the range, and zeroes the part of the folio that the reader has hold of.
+    let cut = || vec![signed(1, 0, 4096), zeros(12288)];
+    let insert = "fallocate(f0, INSERT_RANGE, 8K, 4K)";
+    script("xfs", insert, cut()).explained();
+    script("ext4", insert, cut()).anomalous(Kind::LostByte, Oracle::Bytes);
+    let later = "fallocate(f0, INSERT_RANGE, 12K, 4K)";
+    script("xfs", later, cut()).anomalous(Kind::LostByte, Oracle::Bytes);
+    script("xfs", "fsync(f0)", cut()).anomalous(Kind::LostByte, Oracle::Bytes);
 }

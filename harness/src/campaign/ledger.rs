@@ -4,7 +4,7 @@
 
 use crate::campaign::Config;
 use crate::report::{
-    Report, SCHEMA, Signature, SignatureReport, Store, TargetReport, Totals, clock,
+    Meetings, Report, SCHEMA, Signature, SignatureReport, Store, TargetReport, Totals, clock,
 };
 use crate::target::TargetInfo;
 use checker::{AnomalyKind, Verdict};
@@ -37,6 +37,7 @@ pub struct Ledger {
     pub totals: Totals,
     /// One entry a worker.
     pub targets: Vec<TargetReport>,
+    meetings: Meetings,
     was_ready: Vec<bool>,
     started: SystemTime,
     entries: BTreeMap<Signature, Entry>,
@@ -63,6 +64,7 @@ impl Ledger {
         Ledger {
             totals: Totals::default(),
             targets: vec![TargetReport::default(); workers],
+            meetings: Meetings::default(),
             was_ready: vec![false; workers],
             started,
             entries: BTreeMap::new(),
@@ -109,6 +111,11 @@ impl Ledger {
                 *totals.reasons.entry(*reason).or_default() += 1;
             }
         }
+    }
+
+    /// Counts what met in a judged run.
+    pub fn met(&mut self, meetings: &Meetings) {
+        self.meetings.extend(meetings);
     }
 
     /// Counts the signatures of one anomalous run, each with its sentence, and says whether it shall be kept in full; then room is set aside for it.
@@ -186,6 +193,7 @@ impl Ledger {
             totals: self.totals.clone(),
             targets: self.targets.clone(),
             anomalies,
+            meetings: self.meetings.clone(),
             lost: self.lost.clone(),
             dir: store.dir().to_path_buf(),
         }

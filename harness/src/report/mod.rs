@@ -1,16 +1,18 @@
 //! Reports: what a run found, in words and as data, saved so that nothing is ever half there.
 //!
 //! Does not run or judge anything. `store` writes, `find` is one find's folder, `summary` is the whole run, `timeline` shows a
-//! history, `signature` says which anomalies are counted together.
+//! history, `signature` says which anomalies are counted together, `meetings` counts what met held pages and leases.
 
 pub mod clock;
 mod find;
+mod meetings;
 mod signature;
 mod store;
 mod summary;
 pub mod timeline;
 
 pub use find::{Find, Origin, Provenance, explain, headline};
+pub use meetings::{Axis, Meetings, Meets, Outcomes, Table};
 pub use signature::{Signature, oracle_name, slug};
 pub use store::{Store, hash, write_atomically};
 pub use summary::{Report, SCHEMA, SignatureReport, TargetReport, Totals, share};

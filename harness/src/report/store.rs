@@ -65,10 +65,14 @@ impl Store {
         Ok(target)
     }
 
-    /// Rewrites `report.json` and `report.txt`.
+    /// Rewrites `report.json`, `report.txt` and, once there are any, `meetings.txt`.
     pub fn write(&self, report: &Report) -> Result<(), ReportError> {
         write_atomically(&self.dir.join("report.json"), report.to_json().as_bytes())?;
-        write_atomically(&self.dir.join("report.txt"), report.to_text().as_bytes())
+        write_atomically(&self.dir.join("report.txt"), report.to_text().as_bytes())?;
+        if report.meetings.is_empty() {
+            return Ok(());
+        }
+        write_atomically(&self.dir.join("meetings.txt"), report.meetings.to_markdown().as_bytes())
     }
 }
 

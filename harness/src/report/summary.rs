@@ -2,7 +2,7 @@
 //!
 //! The fields are documented in `reports/schema.md`; any change of them bumps `SCHEMA`. Does not hold finds, only where they are.
 
-use crate::report::{Signature, clock};
+use crate::report::{Meetings, Signature, clock};
 use crate::target::{TargetInfo, TargetStats};
 use checker::Reason;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Version of `report.json` and `target.json`.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 /// Most signatures that the text lists: a screen. `report.json` has all.
 const SIGNATURES_SHOWN_MAX: usize = 8;
 
@@ -95,6 +95,8 @@ pub struct Report {
     pub targets: Vec<TargetReport>,
     /// Anomalies, the most frequent first.
     pub anomalies: Vec<SignatureReport>,
+    /// What met held pages and leases in the judged programs.
+    pub meetings: Meetings,
     /// Numbers of the first programs that were lost.
     pub lost: Vec<u64>,
     /// The run's folder.
@@ -149,6 +151,7 @@ impl Report {
                 t.lost, t.retries
             );
         }
+        text += &self.meetings.to_text();
         self.write_anomalies(&mut text);
         let _ = writeln!(text, "report: {}", self.dir.display());
         let _ = writeln!(text, "next: {}", self.next());

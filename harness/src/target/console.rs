@@ -17,6 +17,10 @@ const SHORT: usize = 12;
 /// What the agent writes to the log when a run begins.
 const MARK: &str = "pinfuzz: run ";
 
+/// Bits of RFLAGS that are 0 in every x86-64 processor: 3, 5, 15 and all from 22 on. Bit 1 is always 1.
+const RFLAGS_ZERO: u64 = !0x003f_7fd7;
+const RFLAGS_ONE: u64 = 2;
+
 /// What introduces a complaint.
 struct Pattern {
     /// Occurs in the line.
@@ -123,6 +127,18 @@ const PATTERNS: &[Pattern] = &[
     Pattern { find: "invoked oom-killer", title: Fixed("out of memory") },
     Pattern { find: "Out of memory: ", title: Fixed("out of memory") },
 ];
+
+/// A value of RFLAGS in a dump of registers that no processor can have: then the emulator lost the processor's state, and the complaint says
+/// nothing about the kernel.
+pub fn impossible_flags(log: &str) -> Option<u64> {
+    log.lines()
+        .filter_map(|line| line.split_once("EFLAGS: "))
+        .filter_map(|(_, rest)| {
+            let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next()?;
+            u64::from_str_radix(digits, 16).ok()
+        })
+        .find(|flags| flags & RFLAGS_ZERO != 0 || flags & RFLAGS_ONE == 0)
+}
 
 /// Lines that hold a pattern and complain of nothing.
 const HARMLESS: &[&str] = &[
@@ -311,6 +327,16 @@ fn nameless(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_that_no_processor_has_are_told_from_those_of_an_oops() {
+        let line = |flags: &str| format!("[    8.28] RSP: 0018:ffa000000001bc40 EFLAGS: {flags}\n");
+        assert_eq!(impossible_flags(&line("00010246")), None);
+        assert_eq!(impossible_flags(&line("00000006")), None);
+        assert_eq!(impossible_flags(&line("58d0d682")), Some(0x58d0_d682));
+        assert_eq!(impossible_flags(&line("00000000")), Some(0));
+        assert_eq!(impossible_flags("EFLAGS: ????\n"), None);
+    }
 
     fn titles(text: &str) -> Vec<String> {
         splats(text).into_iter().map(|s| s.title).collect()

@@ -80,7 +80,8 @@ impl Conductor {
                             run_line(&run, lane, line);
                         }
                     };
-                    serve(control, &mut LaneState::new(index), run)
+                    // The conductor reaps for the threads.
+                    serve(control, &mut LaneState::new(index), |_| false, run)
                 },
             )?;
         }
@@ -202,12 +203,72 @@ impl Conductor {
             }
             mine.finished.bump();
         }
+        // Its rings have gone with it, and what nobody can hear of any more.
+        for line in self.requests_of(run, lane, stage::QUEUED) {
+            run.recorder.skipped(line, SkipReason::Unsupported);
+        }
+        for line in self.requests_of(run, lane, stage::INVOKED) {
+            self.control.forget_line(line);
+            if !self.killed.contains(&line) && !self.died.contains(&line) {
+                self.killed.push(line);
+            }
+        }
         true
+    }
+
+    /// Lines of a lane that are requests of rings, and stand at that stage.
+    fn requests_of(&self, run: &Run, lane: usize, stage: u32) -> Vec<usize> {
+        let lines = run.program.lines.iter().enumerate();
+        let mine = lines.filter(|(_, l)| l.via.is_some() && lane_index(l.lane) == Some(lane));
+        mine.map(|(line, _)| line).filter(|l| self.control.stage(*l) == stage).collect()
+    }
+
+    /// The requests that the kernel has of a child's rings, which only the child itself can reap.
+    fn child_requests(&self, run: &Run, lane: usize) -> Vec<usize> {
+        let alive = self.control.lanes[lane].pid.load(Ordering::Acquire) != 0;
+        let cut_off = self.control.cut_off.load(Ordering::Acquire);
+        let mut all = if alive { self.requests_of(run, lane, stage::INVOKED) } else { vec![] };
+        all.retain(|line| cut_off >> line & 1 == 0);
+        all
+    }
+
+    /// Waits for the requests of a child's rings, as `wait_rings` does for the others. A child that is blocked reaps nothing.
+    fn wait_child(&mut self, run: &Run, lane: usize) -> bool {
+        let mut look_at = now() + run.block_after.as_nanos() as u64;
+        let give_up = look_at + RUNNING_MAX.as_nanos() as u64;
+        loop {
+            self.serve_others(run);
+            let left = self.child_requests(run, lane);
+            if left.is_empty() {
+                return true;
+            }
+            if self.control.current(lane).is_some() {
+                return false;
+            }
+            run.recorder.memory.progress();
+            if now() > look_at {
+                let pid = self.control.lanes[lane].pid.load(Ordering::Acquire);
+                let look =
+                    ring_standing(pid, || false).or_else(|| (now() > give_up).then(Look::running));
+                if let Some(look) = look {
+                    for line in left {
+                        self.found_blocked(run, line, look.clone(), Patience::Full);
+                    }
+                    return false;
+                }
+                look_at = now() + LOOK_AGAIN.as_nanos() as u64;
+            }
+            std::thread::sleep(POLL);
+        }
     }
 
     /// Waits until the lane has nothing more to do, its requests in rings included. False if it is blocked.
     fn wait_idle(&mut self, run: &Run, lane: usize) -> bool {
-        self.wait_posted(run, lane, Patience::Full) && self.wait_rings(run, Some(lane))
+        let idle = self.wait_posted(run, lane, Patience::Full);
+        match lane < THREADS_MAX.into() {
+            true => idle && self.wait_rings(run, Some(lane)),
+            false => idle && self.wait_child(run, lane),
+        }
     }
 
     /// Waits for the requests that the kernel has, of one lane or of all. False if some stand still, which is recorded.
@@ -302,6 +363,7 @@ impl Conductor {
     fn all_idle(&self, run: &Run) -> bool {
         (0..LANES).all(|lane| self.control.current(lane).is_none())
             && run.table.lock().all_rings.iter().all(|ring| !ring.is_busy(None))
+            && (THREADS_MAX.into()..LANES).all(|lane| self.child_requests(run, lane).is_empty())
     }
 
     /// Waits until nobody has anything to do any more. False if some are blocked, which is recorded.
@@ -309,6 +371,9 @@ impl Conductor {
         let mut idle = true;
         for lane in 0..LANES {
             idle &= self.wait_posted(run, lane, patience);
+        }
+        for lane in THREADS_MAX.into()..LANES {
+            idle &= self.wait_child(run, lane);
         }
         idle & self.wait_rings(run, None)
     }

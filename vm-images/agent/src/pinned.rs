@@ -1,15 +1,16 @@
 //! How many pages the kernel counts as pinned.
 //!
 //! The counters are kept for each processor and added up when they are refreshed. What a ring or a request had pinned goes when a worker of
-//! the kernel gets to it, so the end is waited for.
+//! the kernel gets to it, so the end is waited for. A buffer that an update put out of a ring goes a second later
+//! (io_uring/rsrc.c:io_rsrc_node_ref_zero, 6.1; at once in 6.12), and the end of its ring waits for that (io_uring.c:io_ring_ctx_free, 6.1).
 
 use crate::record::now;
 use crate::run::Environment;
 use program::{Call, OpenFlags, Program};
 use std::time::Duration;
 
-/// How long the counters may take to settle.
-const SETTLE_MAX: Duration = Duration::from_millis(200);
+/// How long the counters may take to settle: the second of 6.1, and as much again. Only what is lost is waited for in vain, once.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// How often they are looked at.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -25,7 +26,8 @@ pub fn may_pin(program: &Program) -> bool {
         | Call::ProcMemPread { .. }
         | Call::ProcMemPwrite { .. }
         | Call::RegisterBuffers { .. }
-        | Call::RegMr { .. } => true,
+        | Call::RegMr { .. }
+        | Call::UpdateBuffers { .. } => true,
         _ => false,
     })
 }

@@ -81,7 +81,7 @@ fn play(lines: Vec<Line>) -> (u32, Vec<Event>) {
 }
 
 fn on(lane: u8, call: Call) -> Line {
-    Line { lane: Lane::Thread(lane), call, via: None, delay_us: 0, detached: false }
+    Line { lane: Lane::Thread(lane), call, via: None, aio: false, delay_us: 0, detached: false }
 }
 
 fn in_child(call: Call) -> Line {
@@ -825,6 +825,34 @@ fn a_guest_without_a_device_leaves_memory_regions_out() {
     ]);
     assert_eq!(skipped(&events, 3), Some(SkipReason::Unsupported));
     assert_eq!(skipped(&events, 4), Some(SkipReason::EmptySlot));
+}
+
+/// The child alone can reap what its ring completes, and with it goes what has not completed.
+#[test]
+fn a_child_has_a_ring_of_its_own_until_it_is_killed() {
+    let setup = Call::IoUringSetup { slot: RingSlot(0), entries: 4 };
+    let splice = Call::SpliceFromPipe { pipe: P0, file: F0, offset: 0, len: 8 };
+    let (run, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, pwrite(0, 4096)),
+        on(0, Call::Pipe { slot: P0 }),
+        on(0, Call::Fork { child: 0 }),
+        in_child(setup),
+        detached(ring(in_child(pread(0, 8)), SqeFlags::ASYNC)),
+        on(0, Call::Wait { lane: Lane::Child(0) }),
+        ring(on(0, pread(0, 8)), SqeFlags::default()),
+        detached(ring(in_child(splice), SqeFlags::default())),
+        on(0, Call::Wait { lane: Lane::Child(0) }),
+        on(0, Call::Kill { lane: Lane::Child(0) }),
+    ]);
+    assert_eq!(read_runs(&events, 5), [Run::Signed { run, call: 1, offset: 0, len: 8 }]);
+    assert_eq!(returned(&events, 6).0, Ok(0));
+    assert_eq!(skipped(&events, 7), Some(SkipReason::EmptySlot), "the ring is the child's");
+    assert_eq!(returned(&events, 9).0, Ok(1));
+    assert!(blocked(&events, 8).is_some());
+    assert_eq!(returned(&events, 10).0, Ok(0));
+    let cut_off = |e: &Event| matches!(e, Event::End { stuck, helped, .. } if stuck.is_empty() && *helped == [CallId(8)]);
+    assert!(events.iter().any(cut_off), "{events:#?}");
 }
 
 /// A request that waits for ever: its ring ends, and its line is cut off.

@@ -51,7 +51,7 @@ impl Writer<'_, '_> {
         if with_leases {
             self.lease_beside(victim);
         }
-        for _ in 0..=self.dice.weighted(&[65, 28, 7]) {
+        for _ in 0..=self.dice.weighted(&[50, 38, 12]) {
             if self.lines.len() + 24 > crate::LINES_MAX {
                 break;
             }
@@ -152,7 +152,7 @@ impl Writer<'_, '_> {
         } else {
             self.dice.pick(LayoutChange::ALL)
         };
-        // Children have no rings and no memory gate.
+        // Children have no memory gate.
         let of_threads = needs_first_process(source);
         let change =
             if of_threads && ends.contains(&change) { LayoutChange::FtruncateDown } else { change };
@@ -167,13 +167,17 @@ impl Writer<'_, '_> {
             None if of_threads => self.worker_among(&WORKERS, CONDUCTOR).unwrap_or(CONDUCTOR),
             None => self.worker().unwrap_or(CONDUCTOR),
         };
+        let racing = self.racing;
+        // Who waits for its own request does not exit meanwhile.
+        self.racing |= change == LayoutChange::HolderExit;
         let taken = self.take(source, victim, lane);
+        self.racing = racing;
         let Some(taken) = taken else { return };
         if self.dice.chance(20) {
             self.bystander(victim);
         }
         let mut issued = Vec::new();
-        for index in 0..=self.dice.weighted(&[35, 40, 25]) {
+        for index in 0..=self.dice.weighted(&[20, 40, 40]) {
             let change = if index == 0 { change } else { self.dice.pick(LayoutChange::ALL) };
             let by = match change {
                 LayoutChange::HolderExit => Some(taken.lane),
@@ -249,10 +253,15 @@ impl Writer<'_, '_> {
     }
 
     fn may_wait_in(&mut self, lane: Lane, call: Call, via: Option<Via>) {
-        let detached = self.racing && self.dice.chance(80) && call.kind().can_detach();
+        self.line_may_wait(Line { via, ..Line::new(lane, call) });
+    }
+
+    /// As `may_wait_in`, for a line that is made already.
+    fn line_may_wait(&mut self, line: Line) {
+        let detached = self.racing && self.dice.chance(80) && line.call.kind().can_detach();
         let delay_us =
             if detached && self.dice.chance(25) { self.dice.pick(&[1, 20, 100, 500]) } else { 0 };
-        self.push(Line { via, detached, delay_us, ..Line::new(lane, call) });
+        self.push(Line { detached, delay_us, ..line });
     }
 
     /// A slot of that lane's process in which the file is open.
@@ -358,7 +367,12 @@ impl Writer<'_, '_> {
         let mut taken = Taken { lane, keeper: lane, gate, pipes: Vec::new(), ring, region };
         let private = matches!(
             source,
-            S::RegisteredPrivate | S::FixedRead | S::FixedWrite | S::RegionPrivate
+            S::RegisteredPrivate
+                | S::FixedRead
+                | S::FixedWrite
+                | S::Replaced
+                | S::Cloned
+                | S::RegionPrivate
         );
         let (map, map_len) = match private {
             true => self.private_map(victim, lane)?,
@@ -380,15 +394,17 @@ impl Writer<'_, '_> {
             }
             S::GateRead
             | S::GateWrite
+            | S::AioRead
+            | S::AioWrite
             | S::RingRead
             | S::RingWrite
             | S::FixedRead
-            | S::FixedWrite => {
+            | S::FixedWrite
+            | S::Replaced => {
                 let (gate, file) = self.device(lane);
-                let fixed = matches!(source, S::FixedRead | S::FixedWrite);
-                let via =
-                    matches!(source, S::RingRead | S::RingWrite | S::FixedRead | S::FixedWrite)
-                        .then(|| Via { ring: self.ring(lane, fixed), flags: SqeFlags(0) });
+                let fixed = matches!(source, S::FixedRead | S::FixedWrite | S::Replaced);
+                let via = (fixed || matches!(source, S::RingRead | S::RingWrite))
+                    .then(|| Via { ring: self.ring(lane, fixed), flags: SqeFlags(0) });
                 if let Some(via) = via.filter(|_| fixed) {
                     let buffers = Call::RegisterBuffers { ring: via.ring, map, offset: at, len };
                     self.call(lane, buffers);
@@ -397,7 +413,10 @@ impl Writer<'_, '_> {
                     self.call(CONDUCTOR, Call::Hold { gate });
                 }
                 taken.gate = Some(gate);
-                let into = matches!(source, S::GateRead | S::RingRead | S::FixedRead);
+                let into = match source {
+                    S::Replaced => self.dice.chance(50),
+                    _ => matches!(source, S::GateRead | S::AioRead | S::RingRead | S::FixedRead),
+                };
                 let call = self.gate_io(file, into, Buf::Map(map, at), len, fixed);
                 let via = via.map(|mut via| {
                     taken.ring = Some(via.ring);
@@ -407,7 +426,14 @@ impl Writer<'_, '_> {
                     }
                     via
                 });
-                self.may_wait_in(lane, call, via);
+                let aio = matches!(source, S::AioRead | S::AioWrite);
+                self.line_may_wait(Line { via, aio, ..Line::new(lane, call) });
+                if let Some(ring) = taken.ring.filter(|_| source == S::Replaced) {
+                    // The request may keep its own lane busy, and another process has not the ring.
+                    let by = if let Lane::Child(_) = lane { lane } else { CONDUCTOR };
+                    let (offset, len) = self.part(map_len, GATE_MEMORY);
+                    self.call(by, Call::UpdateBuffers { ring, map, offset, len });
+                }
             }
             S::Vmsplice | S::Tee | S::PipeElsewhere => {
                 let pipe = self.pipe(lane, &[]);
@@ -450,6 +476,22 @@ impl Writer<'_, '_> {
                     _ => Call::ProcMemPwrite { map, offset: at, len },
                 };
                 self.push(Line { detached: true, ..Line::new(lane, call) });
+            }
+            S::Cloned => {
+                let ring = self.ring(lane, true);
+                self.call(lane, Call::RegisterBuffers { ring, map, offset: at, len });
+                let second = match self.ring(lane, true) {
+                    // No slot is free.
+                    same if same == ring => RingSlot(1 - ring.0),
+                    other => other,
+                };
+                self.may_wait(lane, Call::CloneBuffers { ring: second, src: ring });
+                match self.dice.below(3) {
+                    0 => self.call(lane, Call::UnregisterBuffers { ring }),
+                    1 => self.call(lane, Call::CloseRing { ring }),
+                    _ => {}
+                }
+                taken.ring = Some(second);
             }
             S::Registered | S::RegisteredPrivate => {
                 let mut leased = None;
@@ -622,6 +664,9 @@ impl Writer<'_, '_> {
             }
         }
         if let Some(ring) = taken.ring.filter(|_| !gone(self, taken.lane)) {
+            if self.dice.chance(40) {
+                self.use_buffer(taken.lane, ring);
+            }
             match self.dice.below(4) {
                 0 => self.call(taken.lane, Call::UnregisterBuffers { ring }),
                 1 => self.call(taken.lane, Call::CloseRing { ring }),
@@ -632,6 +677,20 @@ impl Writer<'_, '_> {
             && self.dice.chance(60)
         {
             self.call(taken.lane, Call::DeregMr { region });
+        }
+    }
+
+    /// A transfer through what a ring has registered by now, if that does not wait for a gate.
+    fn use_buffer(&mut self, lane: Lane, ring: RingSlot) {
+        let Some((buf, len)) = self.fixed_buf(lane, ring) else { return };
+        let (gate, file) = self.device(lane);
+        if !self.outline.held[usize::from(gate.0)] {
+            let into = self.dice.chance(60);
+            let call = self.gate_io(file, into, buf, len, true);
+            self.push(Line {
+                via: Some(Via { ring, flags: SqeFlags::FIXED }),
+                ..Line::new(lane, call)
+            });
         }
     }
 
@@ -737,17 +796,7 @@ impl Writer<'_, '_> {
 /// Whether the source is one that only the threads have.
 fn needs_first_process(source: PinSource) -> bool {
     use PinSource as S;
-    matches!(
-        source,
-        S::RingRead
-            | S::RingWrite
-            | S::FixedRead
-            | S::FixedWrite
-            | S::Registered
-            | S::RegisteredPrivate
-            | S::ProcessVmRead
-            | S::ProcessVmWrite
-    )
+    matches!(source, S::ProcessVmRead | S::ProcessVmWrite)
 }
 
 /// The changes.

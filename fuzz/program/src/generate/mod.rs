@@ -34,6 +34,8 @@ const SEED_BYTES: usize = 4 << 10;
 const NONSENSE_PERCENT: u64 = 5;
 /// In how many of 100 calls that nonsense may hit a splice, which can then wait for a pipe for ever, or what holds and leases.
 const PIPE_NONSENSE_PERCENT: u64 = 1;
+/// In how many of 100 reads, writes and syncs without a ring io_submit(2) is used.
+const AIO_PERCENT: u64 = 8;
 
 impl Program {
     /// Makes a program out of entropy. The result is fixed already.
@@ -281,6 +283,7 @@ impl<'a, 'b> Writer<'a, 'b> {
         }
         let via = self.via(kind, lane);
         let mut line = Line { via, ..Line::new(lane, call) };
+        line.aio = self.aio(&line);
         self.go_through_registered(&mut line);
         if self.outline.would_wait(&line) {
             self.tame(&mut line);
@@ -332,6 +335,11 @@ impl<'a, 'b> Writer<'a, 'b> {
             flags = flags.with(SqeFlags::DRAIN);
         }
         Some(Via { ring, flags })
+    }
+
+    /// Whether a line that could be a request of io_submit(2) is one.
+    fn aio(&mut self, line: &Line) -> bool {
+        line.via.is_none() && line.call.kind().has_aio_form() && self.dice.chance(AIO_PERCENT)
     }
 
     /// Several requests of one ring, linked: such as a write and the fsync that shall follow it.

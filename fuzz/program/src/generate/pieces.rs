@@ -60,6 +60,7 @@ impl<'a> Arbitrary<'a> for Line {
             lane: Lane::arbitrary(u)?,
             call: Call::arbitrary(u)?,
             via: if u.arbitrary()? { Some(Via::arbitrary(u)?) } else { None },
+            aio: u.ratio(1, 8)?,
             delay_us: if u.ratio(1, 4)? { u.arbitrary()? } else { 0 },
             detached: u.arbitrary()?,
         })

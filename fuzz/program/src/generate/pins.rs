@@ -17,19 +17,15 @@ impl Writer<'_, '_> {
         let space = self.outline.space(lane);
         let has_file = space.files.iter().any(Option::is_some);
         let has_map = space.maps.iter().any(Option::is_some);
-        let has_ring = space.rings.iter().any(Option::is_some);
+        let rings = space.rings.iter().flatten().count();
+        let has_ring = rings > 0;
+        let registered = space.rings.iter().flatten().any(|ring| ring.registered.is_some());
         let full = space.pipes.iter().flatten().any(|pipe| self.outline.pipes[*pipe].bytes > 0);
         let pipes = space.pipes.iter().flatten().count();
         match kind {
             K::OpenGate | K::LeaseBreakTime | K::OnBreak => kind,
-            // Children have no rings and no memory gate.
-            K::ProcessVmReadv
-            | K::ProcessVmWritev
-            | K::RegisterBuffers
-            | K::UnregisterBuffers
-            | K::CloseRing
-                if matches!(lane, Lane::Child(_)) =>
-            {
+            // Children have no memory gate.
+            K::ProcessVmReadv | K::ProcessVmWritev if matches!(lane, Lane::Child(_)) => {
                 if has_map {
                     K::ProcMemPread
                 } else {
@@ -49,6 +45,7 @@ impl Writer<'_, '_> {
             | K::ProcessVmWritev
             | K::RegisterBuffers
             | K::RegMr
+            | K::UpdateBuffers
             | K::ProcMemPread
             | K::ProcMemPwrite
                 if !has_map =>
@@ -60,7 +57,9 @@ impl Writer<'_, '_> {
             K::Tee if pipes < 2 => K::Pipe,
             K::Tee | K::ReadPipe if !full && !has_map => K::SpliceToPipe,
             K::Tee | K::ReadPipe if !full => K::Vmsplice,
-            K::RegisterBuffers | K::UnregisterBuffers | K::CloseRing if !has_ring => {
+            K::RegisterBuffers | K::UpdateBuffers | K::UnregisterBuffers | K::CloseRing
+                if !has_ring =>
+            {
                 K::IoUringSetup
             }
             K::DeregMr if !space.regions.contains(&true) => {
@@ -70,6 +69,9 @@ impl Writer<'_, '_> {
                     K::Mmap
                 }
             }
+            K::CloneBuffers if rings < 2 => K::IoUringSetup,
+            // There is something to replace or to share, mostly.
+            K::UpdateBuffers | K::CloneBuffers if !registered && has_map => K::RegisterBuffers,
             _ => kind,
         }
     }
@@ -173,6 +175,16 @@ impl Writer<'_, '_> {
                 let (offset, len) = self.map_pages(mapping);
                 Call::RegisterBuffers { ring, map, offset, len }
             }
+            K::UpdateBuffers => {
+                let ring = self.some_ring(lane, |ring| ring.registered.is_some());
+                let (map, mapping) = self.map(lane, Prot::WRITE);
+                let (offset, len) = self.map_pages(mapping);
+                Call::UpdateBuffers { ring, map, offset, len }
+            }
+            K::CloneBuffers => Call::CloneBuffers {
+                ring: self.some_ring(lane, |ring| ring.registered.is_none()),
+                src: self.some_ring(lane, |ring| ring.registered.is_some()),
+            },
             K::UnregisterBuffers => Call::UnregisterBuffers {
                 ring: self.some_ring(lane, |ring| ring.registered.is_some()),
             },

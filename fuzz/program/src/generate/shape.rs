@@ -7,7 +7,7 @@ use super::dice::Dice;
 use crate::{Buf, CHILDREN_MAX, Call, CallKind, FILE_MAX, Lane, Mount, PAGE, Program, THREADS_MAX};
 
 /// In how many of 100 programs which story is told: plain, held, leased, both.
-const STORY_WEIGHTS: [u32; 4] = [60, 26, 10, 4];
+const STORY_WEIGHTS: [u32; 4] = [52, 33, 11, 4];
 /// Size of a huge page, where the mappings of DAX files change from base pages.
 const HUGE_PAGE: u64 = 2 << 20;
 
@@ -89,6 +89,8 @@ fn base_weight(kind: CallKind) -> u32 {
         | K::ProcMemPread
         | K::ProcMemPwrite
         | K::RegisterBuffers
+        | K::UpdateBuffers
+        | K::CloneBuffers
         | K::UnregisterBuffers
         | K::CloseRing
         | K::Setlease

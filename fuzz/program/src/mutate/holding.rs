@@ -83,7 +83,9 @@ impl Program {
             choices.push(Call::Vmsplice { map, offset, pipe: crate::PipeSlot(pipe), len });
         }
         if let Some(ring) = ring {
-            choices.push(Call::RegisterBuffers { ring: crate::RingSlot(ring), map, offset, len });
+            let ring = crate::RingSlot(ring);
+            choices.push(Call::RegisterBuffers { ring, map, offset, len });
+            choices.push(Call::UpdateBuffers { ring, map, offset, len });
         }
         if let Some(file) = device.map(crate::FileSlot) {
             let buf = Buf::Map(map, offset);
@@ -104,7 +106,8 @@ impl Program {
 
 /// Whether the call begins to hold something.
 fn begins(call: &Call) -> bool {
-    takes(call) || matches!(call, Call::Hold { .. } | Call::Setlease { .. })
+    takes(call)
+        || matches!(call, Call::Hold { .. } | Call::Setlease { .. } | Call::CloneBuffers { .. })
 }
 
 /// Whether the call takes references to pages of a mapping.
@@ -116,6 +119,7 @@ fn takes(call: &Call) -> bool {
             | Call::ProcessVmWritev { .. }
             | Call::RegisterBuffers { .. }
             | Call::RegMr { .. }
+            | Call::UpdateBuffers { .. }
             | Call::Pread { buf: Buf::Map(..), .. }
             | Call::Pwrite { buf: Buf::Map(..), .. }
     )
@@ -128,6 +132,7 @@ fn ends(call: &Call) -> bool {
         Call::Release { .. }
             | Call::ReadPipe { .. }
             | Call::ClosePipe { .. }
+            | Call::UpdateBuffers { .. }
             | Call::UnregisterBuffers { .. }
             | Call::DeregMr { .. }
             | Call::CloseRing { .. }
@@ -161,6 +166,7 @@ fn place(call: &Call) -> Option<(crate::MapSlot, u64, u64)> {
         | Call::ProcessVmWritev { map, offset, len, .. }
         | Call::RegisterBuffers { map, offset, len, .. }
         | Call::RegMr { map, offset, len, .. }
+        | Call::UpdateBuffers { map, offset, len, .. }
         | Call::Pread { buf: Buf::Map(map, offset), len, .. }
         | Call::Pwrite { buf: Buf::Map(map, offset), len, .. } => Some((map, offset, len)),
         _ => None,

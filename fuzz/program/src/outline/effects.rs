@@ -199,8 +199,7 @@ impl Outline {
                 self.forget_lane(Lane::Child(*child));
                 self.end_child(*child);
             }
-            // Children have none.
-            Call::IoUringSetup { slot, .. } if matches!(lane, Lane::Thread(_)) => {
+            Call::IoUringSetup { slot, .. } => {
                 self.end_ring(lane, slot.0);
                 *self.ring_mut(lane, *slot) = Some(Ring::default());
             }
@@ -215,6 +214,21 @@ impl Outline {
                 {
                     let registered = Registered { map: *map, offset: *offset, len: *len };
                     ring.registered.get_or_insert(registered);
+                }
+            }
+            Call::UpdateBuffers { ring, map, offset, len } => {
+                if self.map(lane, *map).is_some()
+                    && *len > 0
+                    && let Some(ring) = self.ring_mut(lane, *ring)
+                    && let Some(registered) = &mut ring.registered
+                {
+                    *registered = Registered { map: *map, offset: *offset, len: *len };
+                }
+            }
+            Call::CloneBuffers { ring, src } => {
+                let shared = self.ring_mut(lane, *src).and_then(|src| src.registered);
+                if let Some(ring) = self.ring_mut(lane, *ring) {
+                    ring.registered = ring.registered.or(shared);
                 }
             }
             Call::UnregisterBuffers { ring } => {

@@ -11,6 +11,11 @@ impl Outline {
     pub(super) fn note_meetings(&mut self, id: CallId, line: &Line) {
         let mut pairs = Vec::new();
         for (change, inode) in self.changes(line) {
+            // A device has pages, and no layout.
+            if self.inodes[inode].gate.is_some() {
+                continue;
+            }
+            let mount = self.inodes[inode].mount;
             for (source, taken, space) in self.references(inode) {
                 let ends = match (change, line) {
                     (LayoutChange::HolderExit, _) => space == Outline::space_index(line.lane),
@@ -20,16 +25,20 @@ impl Outline {
                     _ => true,
                 };
                 if ends {
-                    pairs.push(HeldPair { source, taken, change, issued: id });
+                    pairs.push(HeldPair { source, mount, taken, change, issued: id });
                 }
             }
         }
-        pairs.sort_unstable();
-        pairs.dedup_by_key(|pair| (pair.source, pair.change));
+        pairs.sort_unstable_by_key(|pair| (pair.source, pair.mount, pair.change, pair.taken));
+        pairs.dedup_by_key(|pair| (pair.source, pair.mount, pair.change));
         self.held_pairs.extend(pairs);
         for (breaker, inode) in self.breakers(line) {
-            if let Some((state, taken)) = self.lease_state(inode) {
-                self.lease_pairs.push(LeasePair { state, taken, breaker, issued: id });
+            // A write that its descriptor does not allow is refused before it could meet a lease.
+            if let Some((state, taken)) = self.lease_state(inode)
+                && state.can_meet(breaker)
+            {
+                let mount = self.inodes[inode].mount;
+                self.lease_pairs.push(LeasePair { state, mount, taken, breaker, issued: id });
             }
         }
     }

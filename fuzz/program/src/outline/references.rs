@@ -13,6 +13,8 @@ pub(crate) struct Hold {
     pub space: usize,
     /// What ends it.
     pub until: Until,
+    /// The ring whose registered buffer it is, if a request of it does.
+    pub fixed: Option<u8>,
 }
 
 /// What ends a hold.
@@ -37,6 +39,8 @@ const fn of_file(source: PinSource) -> bool {
             | S::FixedRead
             | S::FixedWrite
             | S::Registered
+            | S::Replaced
+            | S::Cloned
             | S::Region
             | S::RegionPrivate
     )
@@ -77,8 +81,9 @@ impl Outline {
     pub(super) fn take(&mut self, id: CallId, line: &Line) {
         let (lane, space) = (line.lane, Outline::space_index(line.lane));
         let mut holds = Vec::new();
+        let fixed = line.via.filter(|via| via.flags.has(SqeFlags::FIXED)).map(|via| via.ring.0);
         let mut hold = |source, inode, until| {
-            holds.push(Hold { source, inode, taken: id, space, until });
+            holds.push(Hold { source, inode, taken: id, space, until, fixed });
         };
         match &line.call {
             Call::Pread { file, .. }
@@ -100,8 +105,7 @@ impl Outline {
                     if let Buf::Map(map, _) = buf
                         && let Some(mapping) = self.map(lane, map)
                         && len > 0
-                        && (line.via.is_some_and(|via| via.flags.has(SqeFlags::FIXED))
-                            || reaches_file(&mapping, into))
+                        && (fixed.is_some() || reaches_file(&mapping, into))
                     {
                         hold(source, mapping.inode, until);
                     }
@@ -151,6 +155,38 @@ impl Outline {
                     hold(source, mapping.inode, Until::Unregistered(space, ring.0));
                 }
             }
+            Call::UpdateBuffers { ring, map, len, .. } => {
+                let used = self.space(lane).rings[usize::from(ring.0 % crate::RINGS_MAX)]
+                    .is_some_and(|ring| ring.registered.is_some());
+                let Some(mapping) = self.map(lane, *map).filter(|_| used && *len > 0) else {
+                    return;
+                };
+                // What the ring itself had goes; what its requests use stays, under another name.
+                let until = Until::Unregistered(space, ring.0);
+                self.drop_holds(|hold| hold.until == until);
+                for hold in &mut self.holds {
+                    if hold.space == space && hold.fixed == Some(ring.0) {
+                        hold.source = PinSource::Replaced;
+                    }
+                }
+                let source = match mapping.sharing {
+                    Sharing::Shared => PinSource::Registered,
+                    Sharing::Private => PinSource::RegisteredPrivate,
+                };
+                hold(source, mapping.inode, until);
+            }
+            Call::CloneBuffers { ring, src } => {
+                let rings = &self.space(lane).rings;
+                let has = |ring: &crate::RingSlot| {
+                    rings[usize::from(ring.0 % crate::RINGS_MAX)].map(|ring| ring.registered)
+                };
+                if let (Some(None), Some(Some(_))) = (has(ring), has(src)) {
+                    let shared = Until::Unregistered(space, src.0);
+                    for inode in self.holds.iter().filter(|h| h.until == shared).map(|h| h.inode) {
+                        hold(PinSource::Cloned, inode, Until::Unregistered(space, ring.0));
+                    }
+                }
+            }
             Call::RegMr { slot, map, len, .. } => {
                 if let Some(mapping) = self.map(lane, *map)
                     && *len > 0
@@ -180,6 +216,7 @@ impl Outline {
             _ if !held => pick(S::DirectRead, S::DirectWrite),
             Some(via) if via.flags.has(SqeFlags::FIXED) => pick(S::FixedRead, S::FixedWrite),
             Some(_) => pick(S::RingRead, S::RingWrite),
+            None if line.aio => pick(S::AioRead, S::AioWrite),
             None => pick(S::GateRead, S::GateWrite),
         }
     }

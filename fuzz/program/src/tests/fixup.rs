@@ -43,6 +43,7 @@ fn keeps_the_rules(program: &Program, seed: u64) {
         }
         assert!(!line.detached || line.call.kind().can_detach(), "{}", place());
         assert!(line.call.buffers().map(|(_, len)| len).sum::<u64>() <= IO_MAX, "{}", place());
+        assert!(!line.aio || line.call.kind().has_aio_form() && line.via.is_none(), "{}", place());
         if let Some(via) = line.via {
             assert!(line.call.kind().has_ring_form(), "{}", place());
             if via.is_linked() {

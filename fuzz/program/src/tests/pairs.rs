@@ -2,103 +2,91 @@
 //! whose pairs are known.
 
 use super::home;
-use crate::{Breaker, CallId, LayoutChange, LeaseState, PinSource, Program};
-use std::collections::BTreeMap;
+use crate::{Breaker, CallId, LayoutChange, LeaseState, Mount, PinSource, Program};
+use std::collections::BTreeSet;
 
 /// Programs in which every pair must come up: seeds 0 to this.
 const SEEDS: u64 = 10_000;
+/// Programs in which every pair must come up on every mount.
+const SEEDS_OF_MOUNTS: u64 = 60_000;
 
 fn parse(image: &str, lines: &str) -> Program {
     let program = Program::parse(&format!("pinfuzz 1\nimage {image}\n{lines}"));
     program.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A child has no rings and no memory gate, and a lane whose call is in flight has to end it before it exits.
-fn can_meet(source: PinSource, change: LayoutChange) -> bool {
-    use PinSource as S;
-    let in_call = matches!(
-        source,
-        S::DirectRead
-            | S::DirectWrite
-            | S::GateRead
-            | S::GateWrite
-            | S::ProcMemRead
-            | S::ProcMemWrite
-    );
-    let in_pipe = matches!(source, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
-    let in_region = matches!(source, S::Region | S::RegionPrivate);
-    match change {
-        LayoutChange::HolderExit => in_pipe || in_region,
-        LayoutChange::HolderKill => in_pipe || in_region || in_call,
-        _ => true,
-    }
+/// Which pairs came up: in the first `SEEDS` programs, wherever; and in all, on which mount.
+struct Met<R, C> {
+    early: BTreeSet<(R, C)>,
+    everywhere: BTreeSet<(R, C, Mount)>,
 }
 
-/// Where there is an F_RDLCK there is nobody who could write: F_SETLEASE refuses.
-fn can_break(state: LeaseState, breaker: Breaker) -> bool {
-    use Breaker as B;
-    use LeaseState as S;
-    let read = matches!(state, S::Read | S::TwoReaders | S::ReadBreaking);
-    let writes = matches!(breaker, B::Ftruncate | B::Write | B::Fallocate | B::CloneOver);
-    !(read && writes)
-}
-
-/// The counts of pairs as a table, rows and columns by name.
-fn table<R: Copy + Ord, C: Copy + Ord>(
-    rows: &[(R, &str)],
-    columns: &[(C, &str)],
-    counts: &BTreeMap<(R, C), u64>,
-) -> String {
-    let mut text = String::new();
-    for (column, name) in columns {
-        text += &format!("{name:22}");
-        for (row, _) in rows {
-            text += &format!(" {:5}", counts.get(&(*row, *column)).copied().unwrap_or(0));
+impl<R: Copy + Ord, C: Copy + Ord> Met<R, C> {
+    /// Of `SEEDS_OF_MOUNTS` programs.
+    fn of(pairs: impl Fn(&Program) -> Vec<(R, C, Mount)>) -> Met<R, C> {
+        let mut met = Met { early: BTreeSet::new(), everywhere: BTreeSet::new() };
+        for seed in 0..SEEDS_OF_MOUNTS {
+            for (row, column, mount) in pairs(&Program::from_seed(seed, home(seed))) {
+                met.everywhere.insert((row, column, mount));
+                if seed < SEEDS {
+                    met.early.insert((row, column));
+                }
+            }
         }
-        text += "\n";
+        met
     }
-    let head: Vec<&str> = rows.iter().map(|(_, name)| *name).collect();
-    format!("{}\n{text}", head.join(" | "))
+
+    /// Nothing that can be is missing, and nothing that cannot be is there.
+    fn check(
+        &self,
+        rows: &[R],
+        columns: &[C],
+        can: impl Fn(R, C, Mount) -> bool,
+        name: impl Fn(R, C) -> String,
+    ) {
+        let mut missing = Vec::new();
+        for (row, column) in rows.iter().flat_map(|r| columns.iter().map(move |c| (*r, *c))) {
+            let anywhere = Mount::ALL.iter().any(|mount| can(row, column, *mount));
+            if anywhere && !self.early.contains(&(row, column)) {
+                missing.push(format!("{} in {SEEDS}", name(row, column)));
+            }
+            for mount in Mount::ALL {
+                let there = self.everywhere.contains(&(row, column, mount));
+                let can = can(row, column, mount);
+                assert!(can || !there, "{mount} has what cannot be: {}", name(row, column));
+                if can && !there {
+                    missing.push(format!("{mount}: {} in {SEEDS_OF_MOUNTS}", name(row, column)));
+                }
+            }
+        }
+        assert!(missing.is_empty(), "never met: {missing:#?}");
+    }
 }
 
 #[test]
 fn every_source_meets_every_change() {
-    let mut counts: BTreeMap<(PinSource, LayoutChange), u64> = BTreeMap::new();
-    for seed in 0..SEEDS {
-        for pair in Program::from_seed(seed, home(seed)).held_pairs() {
-            *counts.entry((pair.source, pair.change)).or_default() += 1;
-        }
-    }
-    let sources: Vec<_> = PinSource::ALL.iter().map(|s| (*s, s.name())).collect();
-    let changes: Vec<_> = LayoutChange::ALL.iter().map(|c| (*c, c.name())).collect();
-    println!("{}", table(&sources, &changes, &counts));
-    let all = sources.iter().flat_map(|s| changes.iter().map(move |c| (*s, *c)));
-    let missing: Vec<String> = all
-        .filter(|((source, _), (change, _))| can_meet(*source, *change))
-        .filter(|((source, _), (change, _))| !counts.contains_key(&(*source, *change)))
-        .map(|((_, source), (_, change))| format!("{source} x {change}"))
-        .collect();
-    assert!(missing.is_empty(), "seeds 0 to {SEEDS} never had: {missing:#?}");
+    let pairs = |program: &Program| {
+        program.held_pairs().iter().map(|p| (p.source, p.change, p.mount)).collect()
+    };
+    Met::of(pairs).check(
+        PinSource::ALL,
+        LayoutChange::ALL,
+        |source, change, mount| source.can_meet(change, mount),
+        |source, change| format!("{} x {}", source.name(), change.name()),
+    );
 }
 
 #[test]
 fn every_lease_meets_every_breaker() {
-    let mut counts: BTreeMap<(LeaseState, Breaker), u64> = BTreeMap::new();
-    for seed in 0..SEEDS {
-        for pair in Program::from_seed(seed, home(seed)).lease_pairs() {
-            *counts.entry((pair.state, pair.breaker)).or_default() += 1;
-        }
-    }
-    let states: Vec<_> = LeaseState::ALL.iter().map(|s| (*s, s.name())).collect();
-    let breakers: Vec<_> = Breaker::ALL.iter().map(|b| (*b, b.name())).collect();
-    println!("{}", table(&states, &breakers, &counts));
-    let all = states.iter().flat_map(|s| breakers.iter().map(move |b| (*s, *b)));
-    let missing: Vec<String> = all
-        .filter(|((state, _), (breaker, _))| can_break(*state, *breaker))
-        .filter(|((state, _), (breaker, _))| !counts.contains_key(&(*state, *breaker)))
-        .map(|((_, state), (_, breaker))| format!("{state} x {breaker}"))
-        .collect();
-    assert!(missing.is_empty(), "seeds 0 to {SEEDS} never had: {missing:#?}");
+    let pairs = |program: &Program| {
+        program.lease_pairs().iter().map(|p| (p.state, p.breaker, p.mount)).collect()
+    };
+    Met::of(pairs).check(
+        LeaseState::ALL,
+        Breaker::ALL,
+        |state, breaker, _| state.can_meet(breaker),
+        |state, breaker| format!("{} x {}", state.name(), breaker.name()),
+    );
 }
 
 fn held(program: &Program) -> Vec<(PinSource, u16, LayoutChange, u16)> {

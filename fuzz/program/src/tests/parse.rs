@@ -20,13 +20,15 @@ fn error_of_text(text: &str) -> String {
 #[test]
 fn comments_blanks_and_units_are_free() {
     let text = "pinfuzz 1 # first\n\n# second\nimage  xfs-dax\r\n\n\
-        t0:f0=open( \"a\" ,RDWR | CREAT)# \"\n \tt1 : pread(f0, 1024, anon, 4096)(delay 20us,r0,link)&\n";
+        t0:f0=open( \"a\" ,RDWR | CREAT)# \"\n \tt1 : pread(f0, 1024, anon, 4096)(delay 20us,r0,link)&\n\
+        t1: pwrite(f0, 1K, anon, 4K) (delay 20us, aio) &\n";
     let program = Program::parse(text).expect("it is a program");
     assert_snapshot!(program, @r#"
         pinfuzz 1
         image xfs-dax
         t0: f0 = open("a", RDWR|CREAT)
         t1: pread(f0, 1K, anon, 4K) (r0, link, delay 20us) &
+        t1: pwrite(f0, 1K, anon, 4K) (aio, delay 20us) &
         "#);
 }
 
@@ -74,8 +76,9 @@ fn flags_are_known_and_stand_once() {
     assert_snapshot!(error_of("t0: fallocate(f0, PUNCH, 0, 4K)"), @r#"line 3, column 19: expected 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, ZERO_RANGE|KEEP_SIZE, COLLAPSE_RANGE, INSERT_RANGE, UNSHARE_RANGE or PUNCH_HOLE_BARE, found "PUNCH""#);
     assert_snapshot!(error_of("t0: mprotect(m0, WR)"), @r#"line 3, column 18: expected NONE, R, W or RW, found "WR""#);
     assert_snapshot!(error_of("t0: msync(m0+0, 4K, SYNC|SYNC)"), @r#"line 3, column 26: expected another flag, found "SYNC""#);
-    assert_snapshot!(error_of("t0: fsync(f0) (link)"), @r#"line 3, column 16: expected a ring slot (r0 to r1) or `delay`, found "link""#);
+    assert_snapshot!(error_of("t0: fsync(f0) (link)"), @r#"line 3, column 16: expected a ring slot (r0 to r1), `aio` or `delay`, found "link""#);
     assert_snapshot!(error_of("t0: fsync(f0) (r0, link, link)"), @r#"line 3, column 26: expected drain, async, hardlink, fixed or `delay`, found "link""#);
+    assert_snapshot!(error_of("t0: fsync(f0) (aio, r0)"), @r#"line 3, column 21: expected `delay`, found "r0""#);
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn gates_and_leases_have_their_words() {
 #[test]
 fn nothing_may_follow() {
     assert_snapshot!(error_of("t0: fsync(f0) & &"), @r#"line 3, column 17: expected end of line, found "&""#);
-    assert_snapshot!(error_of("t0: fsync(f0) ()"), @r#"line 3, column 16: expected a ring slot (r0 to r1) or `delay`, found ")""#);
+    assert_snapshot!(error_of("t0: fsync(f0) ()"), @r#"line 3, column 16: expected a ring slot (r0 to r1), `aio` or `delay`, found ")""#);
     assert_snapshot!(error_of("t0: fsync(f0"), @"line 3, column 13: expected `)`, found end of line");
 }
 

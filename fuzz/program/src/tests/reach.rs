@@ -37,10 +37,14 @@ impl Reached {
             let kind = line.call.kind();
             self.note(format!("{kind:?}"));
             self.note(format!("{kind:?} detached {}", line.detached));
+            self.note(format!("{kind:?} aio {}", line.aio));
             self.note(format!("lane {}", line.lane));
             self.note(format!("delay {}", line.delay_us > 0));
             if let Lane::Child(_) = line.lane {
                 self.note(format!("{kind:?} in a child"));
+                if line.via.is_some() {
+                    self.note(format!("in a ring of a child detached {}", line.detached));
+                }
             }
             if let Some(via) = line.via {
                 self.note(format!("{kind:?} in a ring"));
@@ -160,6 +164,9 @@ fn wanted() -> Vec<String> {
         if kind.can_detach() {
             all.push(format!("{kind:?} detached true"));
         }
+        if kind.has_aio_form() {
+            all.push(format!("{kind:?} aio true"));
+        }
         if kind.has_ring_form() {
             both(&mut all, &format!("{kind:?} in a ring detached"));
             for (name, flag) in SqeFlags::NAMES {
@@ -174,6 +181,8 @@ fn wanted() -> Vec<String> {
         }
     }
     let in_child = ["Load", "Store", "Pread", "Pwrite", "Mmap", "Ftruncate", "Exit"];
+    let rings_in_child =
+        ["IoUringSetup", "RegisterBuffers", "UpdateBuffers", "CloneBuffers", "CloseRing"];
     let pins_in_child = ["Vmsplice", "ReadPipe", "ClosePipe", "ProcMemPread", "ProcMemPwrite"];
     let regions_in_child = ["RegMr", "DeregMr"];
     let leases_in_child = ["Setlease", "RecvFd", "OnBreak", "Setsig", "SetownEx", "OpenGate"];
@@ -182,6 +191,10 @@ fn wanted() -> Vec<String> {
     {
         all.push(format!("{kind} in a child"));
     }
+    for kind in rings_in_child.into_iter().chain(["UnregisterBuffers"]) {
+        all.push(format!("{kind} in a child"));
+    }
+    both(&mut all, "in a ring of a child detached");
     for lane in ["t0", "t1", "t2", "t3", "c0", "c1"] {
         all.push(format!("lane {lane}"));
     }

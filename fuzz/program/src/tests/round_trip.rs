@@ -109,6 +109,8 @@ fn every_call_has_its_text() {
         proc_mem_pread(m0+0, 4K)
         proc_mem_pwrite(m0+0, 4K)
         register_buffers(r0, m0+0, 4K)
+        update_buffers(r0, m0+0, 4K)
+        clone_buffers(r1, r0)
         unregister_buffers(r0)
         close(r0)
         setlease(f0, RDLCK)

@@ -435,7 +435,7 @@ fn parse_iov(cursor: &mut Cursor) -> Result<Vec<(Buf, u64)>, ParseError> {
     Ok(iov)
 }
 
-/// `(r0, link, delay 20us)`: the ring first, then its flags; the delay may stand anywhere.
+/// `(r0, link, delay 20us)`: the ring first, then its flags; or `aio`; the delay may stand anywhere.
 fn parse_attributes(cursor: &mut Cursor, line: &mut Line) -> Result<(), ParseError> {
     cursor.symbol('(')?;
     loop {
@@ -443,6 +443,10 @@ fn parse_attributes(cursor: &mut Cursor, line: &mut Line) -> Result<(), ParseErr
         let word = cursor.word();
         if word == "delay" && line.delay_us == 0 {
             line.delay_us = parse_delay(cursor)?;
+        } else if word == "aio" && line.via.is_none() && !line.aio {
+            line.aio = true;
+        } else if line.aio {
+            return Err(cursor.error_at(at, "`delay`".to_owned()));
         } else if let Some(via) = &mut line.via {
             let left = unset(SqeFlags::NAMES, |flag| via.flags.has(flag));
             let (_, flag) = left.iter().find(|(name, _)| *name == word).ok_or_else(|| {
@@ -453,7 +457,7 @@ fn parse_attributes(cursor: &mut Cursor, line: &mut Line) -> Result<(), ParseErr
         } else {
             let ring =
                 (0..RingSlot::MAX).map(RingSlot).find(|slot| slot.to_string() == word).ok_or_else(
-                    || cursor.error_at(at, "a ring slot (r0 to r1) or `delay`".to_owned()),
+                    || cursor.error_at(at, "a ring slot (r0 to r1), `aio` or `delay`".to_owned()),
                 )?;
             line.via = Some(Via { ring, flags: SqeFlags(0) });
         }

@@ -166,6 +166,9 @@ impl fmt::Display for AtHome<'_, Line> {
                     .map(|(name, _)| (*name).to_owned()),
             );
         }
+        if line.aio {
+            attributes.push("aio".to_owned());
+        }
         if line.delay_us != 0 {
             attributes.push(format!("delay {}us", line.delay_us));
         }

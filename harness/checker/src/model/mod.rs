@@ -22,7 +22,7 @@ use file::{File, Map, NameOp, NameState, Open, Pipe, SizeOp, Touch};
 use history::{CallResult, Event, FileFacts, FileId, History, Payload};
 use lin::Lin;
 use order::{NEVER, NOBODY, Order, Span};
-use program::{Call, CallId, Lane, Line, Mount, OpenFlags, Path, Program, Prot, Sharing};
+use program::{Buf, Call, CallId, Lane, Line, Mount, OpenFlags, Path, Program, Prot, Sharing};
 use smallvec::smallvec;
 use std::collections::BTreeMap;
 use value::{Cand, Val, Vals};
@@ -144,8 +144,10 @@ pub struct World<'a> {
     pub malformed: bool,
     /// A set of outcomes grew too large.
     pub overflow: bool,
-    /// Buffers that are, or may be, registered with rings: by the ring's filler, the call that did it.
-    pub registered: BTreeMap<u16, u16>,
+    /// Buffers that are, or may be, registered with rings, by the ring's filler.
+    pub registered: BTreeMap<u16, effects::Registered>,
+    /// By fixed transfer: the call that pinned the buffer that it surely has.
+    pub fixed: BTreeMap<u16, u16>,
     /// The kernel complained of a DAX page that is not the one that it expected.
     pub dax_splat: bool,
     /// Files that may have lost a name, and since when.
@@ -238,6 +240,7 @@ impl<'a> World<'a> {
             malformed,
             overflow: false,
             registered: BTreeMap::new(),
+            fixed: BTreeMap::new(),
             dax_splat: history
                 .events
                 .iter()
@@ -377,18 +380,63 @@ impl<'a> World<'a> {
         if let Some(file) = self.owner[obj.0 as usize]
             && self.files[file].tail_stored
         {
-            let base = if self.files[file].obj == obj {
-                0
-            } else {
-                self.maps.values().find(|m| m.private == Some(obj)).map_or(0, |m| m.offset)
-            };
             let (min, _) = self.sizes(file, span, None);
-            let from = min.saturating_sub(base).max(start);
+            let from = min.saturating_sub(self.base(&self.files[file], obj)).max(start);
             if from < end {
                 out.push(Cand { start: from, end, val: Val::Zero });
             }
         }
+        out.extend(self.zeroed_in_place(obj, start, end, span));
         out
+    }
+
+    /// Where in a file an object that shows it begins: the file's own content, or the private pages of a mapping.
+    fn base(&self, file: &File, obj: ObjId) -> u64 {
+        if file.obj == obj {
+            return 0;
+        }
+        self.maps.values().find(|m| m.private == Some(obj)).map_or(0, |m| m.offset)
+    }
+
+    /// What a call that has hold of pages of a mapping may see in them beside what the file has: XFS caches in large folios, and dropping a part
+    /// of one zeroes that part in place, whoever else refers to it (mm/truncate.c:truncate_inode_partial_folio, 6.12 and 6.1;
+    /// fs/xfs/xfs_icache.c: mapping_set_large_folios). The ranges that XFS drops begin up to a block early
+    /// (fs/xfs/xfs_bmap_util.c:xfs_prepare_shift).
+    pub fn zeroed_in_place(&self, obj: ObjId, start: u64, end: u64, span: Span) -> Vec<Cand> {
+        let Some(file) = self.owner[obj.0 as usize].map(|f| &self.files[f]) else {
+            return Vec::new();
+        };
+        let copied = file.obj != obj && self.objects[obj.0 as usize].is_opaque(start, end);
+        if !file.on(Mount::Xfs) || copied || !self.refers_to_pages(span.call) {
+            return Vec::new();
+        }
+        let base = self.base(file, obj);
+        let drops = file
+            .touches
+            .iter()
+            .filter(|t| t.drops && t.span.call != span.call && !self.order.apart(t.span, span));
+        drops
+            .map(|t| {
+                let from = page_down(t.range.0).saturating_sub(PAGE).saturating_sub(base);
+                let upto = page_up(t.range.1).saturating_sub(base);
+                Cand { start: from.max(start), end: upto.min(end), val: Val::Zero }
+            })
+            .filter(|zeroed| zeroed.start < zeroed.end)
+            .collect()
+    }
+
+    /// Whether a call reads memory of a mapping through references to its pages, which nothing that is done to the file waits for.
+    fn refers_to_pages(&self, call: u16) -> bool {
+        if call == NOBODY {
+            return false;
+        }
+        match self.call_of(call) {
+            Call::ProcessVmReadv { .. } | Call::ProcMemPread { .. } => true,
+            line @ (Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }) => {
+                line.buffers().any(|(buf, _)| matches!(buf, Buf::Map(..)))
+            }
+            _ => false,
+        }
     }
 
     /// Assigns a range of an object on behalf of a call.

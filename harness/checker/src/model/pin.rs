@@ -118,7 +118,7 @@ impl World<'_> {
             | Call::ProcessVmWritev { offset, len, .. }
             | Call::ProcMemPread { offset, len, .. }
             | Call::ProcMemPwrite { offset, len, .. } => (0, one(offset, len), Means::Copy),
-            Call::RegisterBuffers { offset, len, .. } => {
+            Call::RegisterBuffers { offset, len, .. } | Call::UpdateBuffers { offset, len, .. } => {
                 let Some(ring) = self.seen[call as usize].slots.first() else { return };
                 (1, one(offset, len), Means::Registered(ring.0))
             }
@@ -198,32 +198,78 @@ impl World<'_> {
         ((from, to), life.and_then(|life| life.sure))
     }
 
-    /// When a registered buffer was there; none if registering failed.
+    /// When a registered buffer was there; none if registering failed. What rings share by then counts as held; how long that surely is, is not asked.
     fn registered_for(&self, call: u16, ring: u16) -> Option<(Time, Option<Time>)> {
         let span = self.span(call);
         if matches!(self.seen[call as usize].result, Some(Err(_))) {
             return None;
         }
         let lives = self.lives(ring);
-        let (mut first, mut last) = (
-            lives.iter().filter_map(|l| l.sure).map(|s| s.1).min().unwrap_or(0),
-            lives.iter().map(|l| l.maybe.1).max().unwrap_or(NEVER),
-        );
-        for k in 0..self.program.lines.len() as u16 {
-            let seen = &self.seen[k as usize];
-            let drops = matches!(self.call_of(k), Call::UnregisterBuffers { .. })
-                && seen.slots.first().is_some_and(|s| s.0 == ring)
-                && !matches!(seen.result, Some(Err(_)));
-            let Some(inv) = seen.inv.filter(|_| drops) else { continue };
+        let mut first = lives.iter().filter_map(|l| l.sure).map(|s| s.1).min().unwrap_or(0);
+        for k in self.takes_away(ring).filter(|k| *k != call) {
+            let inv = self.span(k).inv;
             if inv > span.ret {
                 first = first.min(inv.saturating_sub(1));
-                last = last.min(self.span(k).ret);
             } else if self.span(k).ret > span.inv {
                 first = 0;
             }
         }
+        let last = self.last_in_ring(call, ring, 0);
         let sure = (span.ret != NEVER && span.ret <= first).then_some((span.ret, first));
         Some(((span.inv, self.watch.later(last, SLACK_NS)), sure))
+    }
+
+    /// Calls that take a buffer out of a ring, or may have.
+    fn takes_away(&self, ring: u16) -> impl Iterator<Item = u16> + '_ {
+        self.changes_buffers(ring).filter(|k| {
+            matches!(self.call_of(*k), Call::UnregisterBuffers { .. } | Call::UpdateBuffers { .. })
+        })
+    }
+
+    /// When what a call gave to a ring is gone from it at the latest, and from the rings that share it by then. `seen` are the calls that were asked.
+    fn last_in_ring(&self, given: u16, ring: u16, seen: u64) -> u64 {
+        let span = self.span(given);
+        let mut last = self.lives(ring).iter().map(|l| l.maybe.1).max().unwrap_or(NEVER);
+        for k in self.takes_away(ring).filter(|k| *k != given && self.span(*k).inv > span.ret) {
+            let gone = match self.call_of(k) {
+                // It waits for nobody: requests in flight keep the old buffer, and 6.1 lets go of it a second later
+                // (io_uring/rsrc.c:io_rsrc_node_ref_zero).
+                Call::UpdateBuffers { .. } => {
+                    let requests = self.requests_in(ring, k).map(|r| self.span(r).ret);
+                    let kept = requests.max().unwrap_or(0).max(self.span(k).ret);
+                    self.watch.later(kept, 2 * SLACK_NS)
+                }
+                _ => self.span(k).ret,
+            };
+            last = last.min(gone);
+        }
+        let seen = seen | 1 << given;
+        let shares = (0..self.program.lines.len() as u16).filter(|k| {
+            let its = &self.seen[*k as usize];
+            matches!(self.call_of(*k), Call::CloneBuffers { .. })
+                && its.inv.is_some()
+                && !matches!(its.result, Some(Err(_)))
+                && its.slots.get(1).is_some_and(|s| s.0 == ring)
+                && self.span(*k).ret >= span.inv
+                && seen >> *k & 1 == 0
+        });
+        let others = shares.filter_map(|k| {
+            let ring = self.seen[k as usize].slots.first()?.0;
+            Some(self.last_in_ring(k, ring, seen))
+        });
+        others.max().unwrap_or(0).max(last)
+    }
+
+    /// Requests of a ring that were not over when a call began.
+    fn requests_in(&self, ring: u16, call: u16) -> impl Iterator<Item = u16> + '_ {
+        let span = self.span(call);
+        (0..self.program.lines.len() as u16).filter(move |k| {
+            let its = &self.seen[*k as usize];
+            self.line(*k).via.is_some()
+                && its.slots.last().is_some_and(|s| s.0 == ring)
+                && its.inv.is_some_and(|inv| inv <= span.ret)
+                && self.span(*k).ret >= span.inv
+        })
     }
 
     /// Whether a call other than `by` may have made a file share blocks by some time: then a held page may not be the file's any more.

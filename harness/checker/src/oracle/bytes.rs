@@ -50,8 +50,13 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
             if wrong.is_none() && (odd || !sure) {
                 break;
             }
-            if wrong.is_none() {
+            // A page in hand may differ from what the file has by now.
+            let in_hand =
+                !world.zeroed_in_place(read.obj, start, start + read.len, span).is_empty();
+            if wrong.is_none() && !in_hand {
                 world.learn(read.obj, start, &runs, span);
+            }
+            if wrong.is_none() {
                 break;
             }
         }

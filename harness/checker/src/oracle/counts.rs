@@ -74,7 +74,8 @@ pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
         | Call::ProcessVmReadv { .. }
         | Call::ProcessVmWritev { .. }
         | Call::ProcMemPread { .. }
-        | Call::ProcMemPwrite { .. } => super::sources::counts(world, call, n, findings),
+        | Call::ProcMemPwrite { .. }
+        | Call::UpdateBuffers { .. } => super::sources::counts(world, call, n, findings),
         Call::Lseek { offset, whence: Whence::Set, .. } if n != *offset => {
             wrong(world, call, n, findings, format!("{offset}"));
         }

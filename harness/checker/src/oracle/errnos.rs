@@ -129,14 +129,26 @@ fn effective(world: &World, call: u16, result: CallResult) -> CallResult {
     }
 }
 
-/// A request is cancelled when the one before it in a soft-linked chain did not succeed in full.
+/// A request is cancelled when the one before it in a soft-linked chain did not succeed in full, and when one of its chain is refused as it is
+/// submitted: the whole chain fails then, from its head on and whatever its links (io_uring/io_uring.c:io_submit_fail_init, 6.12 and 6.1).
 fn link_rules(world: &World, call: u16, allowed: &mut Allowed) {
     let issued = |k: usize| world.seen[k].inv.is_some();
+    // A fixed transfer looks for its buffer then.
+    let refused =
+        |k: u16| world.is_fixed(k) && world.seen[k as usize].result == Some(Err(Errno(EFAULT)));
+    let chain = |k: u16| link_predecessor(world.program, k as usize, issued);
+    let refused_later = (call + 1..world.program.lines.len() as u16).any(|k| {
+        let back = |k: &u16| chain(*k).map(|(before, _)| before as u16);
+        refused(k) && std::iter::successors(Some(k), back).any(|before| before == call)
+    });
+    allowed.maybe(refused_later, ECANCELED);
     let Some((before, hard)) = link_predecessor(world.program, call as usize, issued) else {
         return;
     };
     let seen = &world.seen[before];
     match seen.result {
+        // Or later, when a hard link survives it (io_uring/rw.c:io_import_iovec, 6.1).
+        Some(Err(_)) if hard && refused(before as u16) => allowed.maybe(true, ECANCELED),
         Some(Err(Errno(ECANCELED))) => allowed.must(true, ECANCELED),
         // A descriptor that is gone fails any request (io_uring/io_uring.c:io_assign_file, 6.12).
         Some(Err(Errno(EBADF))) if !hard => allowed.maybe(true, ECANCELED),
@@ -322,6 +334,25 @@ fn read_rules(
     let (may, gup) = buffer_faults(world, call, iov, true);
     allowed.maybe(may || gup, EFAULT);
     allowed.maybe(direct_race(world, call, open) || into_itself(world, call, open, iov), EIO);
+    let len = iov.iter().map(|(_, len)| len).fold(0, |sum: u64, len| sum.saturating_add(*len));
+    allowed.maybe(meets_preallocation(world, call, open, offset, len), EIO);
+}
+
+/// Known: whether an O_DIRECT read that reaches past the end of file may meet a delayed extent there, see `Known::XfsDirectReadDelalloc`.
+fn meets_preallocation(
+    world: &World,
+    call: u16,
+    open: usize,
+    offset: Option<u64>,
+    len: u64,
+) -> bool {
+    let file = world.opens[open].file;
+    let (min, _) = world.sizes(file, world.span(call), Some(call));
+    world.policy.knows(crate::Known::XfsDirectReadDelalloc)
+        && world.files[file].on(program::Mount::Xfs)
+        && world.files[file].shared
+        && super::counts::is_direct(world, open)
+        && offset.is_none_or(|offset| offset.saturating_add(len) > min)
 }
 
 /// Whether an O_DIRECT read has a mapping of its own file for a buffer: faulting it in may delay an extent of the very range that is read
@@ -505,6 +536,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             allowed.maybe(direct && !(whole && inside && aligned(max)), EINVAL);
             allowed.maybe(true, ENOSPC);
             allowed.maybe(direct_race(world, call, src) || direct_race(world, call, dst), EIO);
+            allowed.maybe(meets_preallocation(world, call, src, Some(*src_offset), *len), EIO);
         }
         Call::Sendfile { src_offset, len, .. } => {
             let (Some(dst), Some(src)) = (world.open_in(call, 0), world.open_in(call, 1)) else {
@@ -520,6 +552,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             allowed.maybe(misaligned(world, dst, None, &anon), EINVAL);
             allowed.maybe(true, ENOSPC);
             allowed.maybe(direct_race(world, call, src) || direct_race(world, call, dst), EIO);
+            allowed.maybe(meets_preallocation(world, call, src, Some(*src_offset), *len), EIO);
         }
         Call::SpliceToPipe { offset, len, .. } => {
             let Some(open) = world.open_in(call, 0) else { return };
@@ -529,6 +562,7 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
             );
             allowed.maybe(misaligned(world, open, Some(*offset), &[(Buf::Anon(0), *len)]), EINVAL);
             allowed.maybe(direct_race(world, call, open), EIO);
+            allowed.maybe(meets_preallocation(world, call, open, Some(*offset), *len), EIO);
             allowed.maybe(super::sources::closing(world, call), EPIPE);
         }
         Call::SpliceFromPipe { len, .. } => {

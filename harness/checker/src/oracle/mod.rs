@@ -11,6 +11,7 @@ pub mod finals;
 pub mod leases;
 pub mod names;
 pub mod notices;
+mod pairing;
 pub mod pins;
 pub mod seeks;
 pub mod signals;

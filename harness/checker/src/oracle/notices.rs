@@ -5,6 +5,7 @@
 //! Assumes: RLIMIT_SIGPENDING suffices; the handler runs in every process of the program.
 //! Does not verify: how many of several signals of one number without a queue (SIGIO) came: they coalesce. Signals to a process that may have ended.
 
+use super::pairing::Pairing;
 use super::{Findings, file_name, who};
 use crate::model::World;
 use crate::model::lease::Due;
@@ -50,30 +51,34 @@ pub fn end(world: &World, findings: &mut Findings) {
     let expected: Vec<Expected> =
         world.dues.iter().map(|d| expect(world, d)).chain(layout_breaks(world)).collect();
     let notices = &world.watch.notices;
-    // Sure ones take their signals first, then those that may have been sent. A group gets one for each of its processes.
-    let mut taken: Vec<(usize, Option<u8>)> = Vec::new();
-    let mut used = vec![false; notices.len()];
+    // A group gets one signal for each of its processes.
+    let mut places: Vec<(usize, Option<u8>)> = Vec::new();
+    for (k, e) in expected.iter().enumerate() {
+        if e.owners.contains(&Owner::Group) {
+            let mut processes: Vec<_> = notices.iter().map(process_of).collect();
+            processes.sort_unstable();
+            processes.dedup();
+            places.extend(processes.into_iter().map(|p| (k, p)));
+        } else {
+            places.push((k, None));
+        }
+    }
+    let mut pairing = Pairing::new(places.len(), notices.len(), |place, n| {
+        let ((k, process), n) = (places[place], &notices[n]);
+        let e = &expected[k];
+        let elsewhere = e.owners.contains(&Owner::Group) && process_of(n) != process;
+        matches(e, n) && !elsewhere
+    });
+    // Sure ones take their signals first, then those that may have been sent.
     let mut missing = Vec::new();
     for (k, e) in expected.iter().enumerate().filter(|(_, e)| e.sure) {
-        match (0..notices.len()).find(|i| !used[*i] && matches(e, &notices[*i])) {
-            Some(i) => {
-                used[i] = true;
-                taken.push((k, process_of(&notices[i])));
-            }
-            None => missing.push(e),
+        let mut own = (0..places.len()).filter(|place| places[*place].0 == k);
+        if !own.any(|place| pairing.pair_left(place)) {
+            missing.push(e);
         }
     }
     for (i, notice) in notices.iter().enumerate() {
-        if used[i] {
-            continue;
-        }
-        let process = process_of(notice);
-        let room = |(k, e): &(usize, &Expected)| {
-            let group = e.owners.contains(&Owner::Group);
-            matches(e, notice) && !taken.iter().any(|(by, p)| by == k && (!group || *p == process))
-        };
-        if let Some((k, _)) = expected.iter().enumerate().find(room) {
-            taken.push((k, process));
+        if pairing.pair_right(i) {
             continue;
         }
         let sentence = unexplained(world, notice, &expected);

@@ -56,7 +56,8 @@ fn pins(world: &World, call: u16) -> bool {
         Call::ProcessVmReadv { .. }
         | Call::ProcessVmWritev { .. }
         | Call::RegisterBuffers { .. }
-        | Call::RegMr { .. } => true,
+        | Call::RegMr { .. }
+        | Call::UpdateBuffers { .. } => true,
         other => {
             other.buffers().next().is_some()
                 && world.open_in(call, 0).is_some_and(|o| super::counts::is_direct(world, o))
@@ -64,19 +65,16 @@ fn pins(world: &World, call: u16) -> bool {
     }
 }
 
-/// What register_buffers may answer.
+/// What register_buffers and update_buffers may answer: both pin alike (io_uring/rsrc.c:io_sqe_buffer_register, 6.12 and 6.1).
 pub(super) fn register(world: &World, call: u16, offset: u64, len: u64, allowed: &mut Allowed) {
-    let span = world.span(call);
-    // An earlier buffer, or one that a racing call registers.
-    let ring = world.seen[call as usize].slots.first();
-    let other = (0..world.program.lines.len() as u16).any(|k| {
-        k != call
-            && matches!(world.call_of(k), Call::RegisterBuffers { .. })
-            && world.seen[k as usize].slots.first() == ring
-            && world.seen[k as usize].inv.is_some_and(|inv| inv <= span.ret)
-            && !matches!(world.seen[k as usize].result, Some(Err(_)))
-    });
-    allowed.maybe(other, EBUSY);
+    match world.call_of(call) {
+        Call::UpdateBuffers { .. } => {
+            nothing_registered(world, call, 0, allowed);
+            // While an unregister waits, the ring has no places (io_uring/rsrc.c:io_sqe_buffers_unregister, 6.12 and 6.1).
+            allowed.maybe(unregistering(world, call, 0), EINVAL);
+        }
+        _ => allowed.maybe(may_have_buffers(world, call), EBUSY),
+    }
     allowed.maybe(true, ENOMEM);
     allowed.must(len == 0, EFAULT);
     let Some(map) = world.map_in(call, 1) else {
@@ -172,22 +170,66 @@ pub(super) fn region(
     long_term(world, call, 0, pin, (offset, len), allowed);
 }
 
+/// Whether the ring that is to get a buffer may have one: an earlier one, or one that a racing call gives it.
+fn may_have_buffers(world: &World, call: u16) -> bool {
+    let Some(ring) = world.seen[call as usize].slots.first() else { return true };
+    let span = world.span(call);
+    let gives = |k: &u16| {
+        let kind = world.call_of(*k);
+        matches!(kind, Call::RegisterBuffers { .. } | Call::CloneBuffers { .. })
+    };
+    world.changes_buffers(ring.0).filter(gives).any(|k| k != call && world.span(k).inv <= span.ret)
+}
+
+/// What clone_buffers may answer (io_uring/rsrc.c:io_register_clone_buffers, 6.12).
+pub(super) fn clone(world: &World, call: u16, allowed: &mut Allowed) {
+    match world.policy.clones_buffers {
+        // An opcode that the kernel does not know (io_uring/io_uring.c:io_uring_register, 6.1).
+        Some(false) => return allowed.must(true, EINVAL),
+        Some(true) => {}
+        None => allowed.maybe(true, EINVAL),
+    }
+    allowed.maybe(may_have_buffers(world, call), EBUSY);
+    nothing_registered(world, call, 1, allowed);
+    // A source that an unregister is about to empty has none any more.
+    allowed.maybe(unregistering(world, call, 1), ENXIO);
+    allowed.maybe(true, ENOMEM);
+}
+
+/// Whether an unregister of the ring in a slot races with the call.
+fn unregistering(world: &World, call: u16, slot: usize) -> bool {
+    let Some(ring) = world.seen[call as usize].slots.get(slot).map(|s| s.0) else { return true };
+    let span = world.span(call);
+    // One that a signal ended has emptied the ring for a while as well, so failures count.
+    (0..world.program.lines.len() as u16).any(|k| {
+        let its = &world.seen[k as usize];
+        k != call
+            && matches!(world.call_of(k), Call::UnregisterBuffers { .. })
+            && its.slots.first().is_some_and(|s| s.0 == ring)
+            && its.inv.is_some()
+            && !world.order.apart(world.span(k), span)
+    })
+}
+
 /// What unregister_buffers may answer.
 pub(super) fn unregister(world: &World, call: u16, allowed: &mut Allowed) {
+    nothing_registered(world, call, 0, allowed);
+    // Who waits already is not joined (io_uring/rsrc.c:io_rsrc_ref_quiesce, 6.12 and 6.1).
+    allowed.maybe(unregistering(world, call, 0), ENXIO);
+}
+
+/// ENXIO where the ring in a slot has nothing registered.
+fn nothing_registered(world: &World, call: u16, slot: usize, allowed: &mut Allowed) {
     let span = world.span(call);
-    let ring = world.seen[call as usize].slots.first();
-    let others = |register: bool| {
-        (0..world.program.lines.len() as u16).filter(move |k| {
+    let ring = world.seen[call as usize].slots.get(slot).map_or(u16::MAX, |s| s.0);
+    let others = |give: bool| {
+        world.changes_buffers(ring).filter(move |k| {
             let kind = match world.call_of(*k) {
-                Call::RegisterBuffers { .. } => register,
-                Call::UnregisterBuffers { .. } => !register,
+                Call::RegisterBuffers { .. } | Call::CloneBuffers { .. } => give,
+                Call::UnregisterBuffers { .. } => !give,
                 _ => return false,
             };
-            *k != call
-                && kind
-                && world.seen[*k as usize].slots.first() == ring
-                && world.seen[*k as usize].inv.is_some_and(|inv| inv <= span.ret)
-                && !matches!(world.seen[*k as usize].result, Some(Err(_)))
+            kind && *k != call && world.span(*k).inv <= span.ret
         })
     };
     let registered = others(true).count();
@@ -204,13 +246,12 @@ pub(super) fn fixed(world: &World, call: u16, allowed: &mut Allowed) {
     if !world.is_fixed(call) {
         return;
     }
-    let ring = world.seen[call as usize].slots.last().map(|s| s.0);
-    let ever = (0..world.program.lines.len() as u16).any(|k| {
-        matches!(world.call_of(k), Call::RegisterBuffers { .. })
-            && world.seen[k as usize].slots.first().map(|s| s.0) == ring
-            && world.seen[k as usize].inv.is_some()
-            && !matches!(world.seen[k as usize].result, Some(Err(_)))
-    });
+    let ring = world.seen[call as usize].slots.last().map_or(u16::MAX, |s| s.0);
+    let gives = |k: u16| {
+        let kind = world.call_of(k);
+        matches!(kind, Call::RegisterBuffers { .. } | Call::CloneBuffers { .. })
+    };
+    let ever = world.changes_buffers(ring).any(gives);
     let sure = world.registration(call).is_some_and(|by| world.seen[by as usize].result.is_some());
     // Where pages are taken away from their holders, their I/O ends.
     let taken = world.may_be_taken(call);

@@ -140,9 +140,10 @@ pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
                 allowed.on(Holds::of(some, every), EIO);
             }
         }
-        Call::RegisterBuffers { offset, len, .. } => {
+        Call::RegisterBuffers { offset, len, .. } | Call::UpdateBuffers { offset, len, .. } => {
             pins::register(world, call, *offset, *len, allowed);
         }
+        Call::CloneBuffers { .. } => pins::clone(world, call, allowed),
         Call::UnregisterBuffers { .. } => pins::unregister(world, call, allowed),
         Call::RegMr { offset, len, access, .. } => {
             pins::region(world, call, (*offset, *len), *access, allowed);
@@ -205,6 +206,8 @@ pub fn counts(world: &World, call: u16, n: u64, findings: &mut Findings) {
             let (may, _) = faults(world, call, *offset, *len, write);
             (*len, n > 0 && (may || interrupted(world, call)))
         }
+        // Places that got another buffer.
+        Call::UpdateBuffers { .. } => (1, false),
         Call::ProcMemPread { offset, len, .. } | Call::ProcMemPwrite { offset, len, .. } => {
             let write = matches!(world.call_of(call), Call::ProcMemPwrite { .. });
             let (may, _) = faults(world, call, *offset, *len, write);

@@ -297,14 +297,19 @@ fn unwoken(world: &World, call: u16, at: u64) -> bool {
     })
 }
 
-/// Whether the call is a request whose ring was closed before it was over: nobody learns of its completion then.
+/// Whether the call is a request whose ring was closed before it was over, or went with its process: nobody learns of its completion then.
 fn unreaped(world: &World, call: u16) -> bool {
     let ring = world.seen[call as usize].slots.last();
+    let lane = world.line(call).lane;
     world.line(call).via.is_some()
         && lines(world).any(|k| {
-            matches!(world.call_of(k), Call::CloseRing { .. })
-                && world.seen[k as usize].slots.first() == ring
-                && world.span(k).inv < world.span(call).ret
+            let ends = match world.call_of(k) {
+                Call::CloseRing { .. } => world.seen[k as usize].slots.first() == ring,
+                Call::Exit => world.line(k).lane == lane,
+                Call::Kill { lane: killed } => *killed == lane,
+                _ => false,
+            };
+            ends && world.span(k).inv < world.span(call).ret
         })
 }
 
@@ -468,6 +473,13 @@ fn causes(world: &World, call: u16, from: u64, to: u64) -> Vec<Cause> {
     behind(world, call, from, to, &mut all);
     match world.call_of(call) {
         Call::Wait { lane } | Call::Kill { lane } => all.push(Cause::Lane(*lane)),
+        // A process is not gone before the workers of its rings are, each of which ends what it is about (io_uring/tctx.c:io_uring_clean_tctx and
+        // io-wq.c:io_wq_exit_workers, 6.12 and 6.1). What a device is about is not waited for.
+        Call::Exit => {
+            let lane = world.line(call).lane;
+            let its = |k: &u16| world.line(*k).via.is_some() && world.line(*k).lane == lane;
+            all.extend(in_flight(world, call, from, to).find(its).map(Cause::Ring));
+        }
         _ => {}
     }
     all

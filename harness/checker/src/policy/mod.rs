@@ -79,6 +79,10 @@ pub enum Known {
     /// `xfs-dax-pin-livelock`: a read-only pin of a page of a shared mapping whose block files on XFS DAX share is tried for ever (mm/internal.h:gup_must_unshare
     /// takes the page for an anonymous one, 6.12; in 6.1 only after a copy-on-write and a sync, which is not listed).
     XfsDaxPin,
+    /// `xfs-direct-read-meets-preallocation`: an O_DIRECT read that reaches past the end of an XFS file which shared blocks fails with EIO when writeback has
+    /// used copy-on-write blocks for the file's tail and left the preallocation behind it delayed (fs/iomap/direct-io.c:iomap_dio_iter,
+    /// fs/xfs/xfs_reflink.c:xfs_reflink_end_cow_extent, 6.12 and 6.1).
+    XfsDirectReadDelalloc,
 }
 
 impl Known {
@@ -105,6 +109,7 @@ impl Known {
             Known::DaxEvictsHeld => "dax-eviction-frees-held-pages",
             Known::DedupeRestarts => "dedupe-reports-a-kernel-errno",
             Known::XfsDaxPin => "xfs-dax-pin-livelock",
+            Known::XfsDirectReadDelalloc => "xfs-direct-read-meets-preallocation",
         }
     }
 }
@@ -128,6 +133,7 @@ const KNOWN_6_12: &[Known] = &[
     Known::DaxEvictsHeld,
     Known::DedupeRestarts,
     Known::XfsDaxPin,
+    Known::XfsDirectReadDelalloc,
 ];
 
 /// What Debian's 6.1 (6.1.192) does wrong.
@@ -149,6 +155,7 @@ const KNOWN_6_1: &[Known] = &[
     Known::XfsLateDma,
     Known::DaxEvictsHeld,
     Known::DedupeRestarts,
+    Known::XfsDirectReadDelalloc,
 ];
 
 /// One table of expectations.
@@ -158,6 +165,9 @@ pub struct Policy {
     pub name: &'static str,
     /// MAP_SYNC works on DAX files: the pmem device is synchronous (e820, NVDIMM; not virtio-pmem, drivers/dax/super.c, 6.12).
     pub map_sync: bool,
+    /// IORING_REGISTER_CLONE_BUFFERS is there (io_uring/rsrc.c:io_register_clone_buffers, 6.12; 6.1 knows no such opcode, io_uring/io_uring.c:
+    /// io_uring_register); none where that is not known.
+    pub clones_buffers: Option<bool>,
     /// How a change of layout meets a held page of a DAX file.
     pub regime: Regime,
     /// What that means, case by case.
@@ -177,13 +187,23 @@ impl Policy {
         let mainline = |name, known| Policy {
             name,
             map_sync: true,
+            clones_buffers: Some(true).filter(|_| name != Regime::Mainline.name()),
             regime: Regime::Mainline,
             tables: Tables::of(Regime::Mainline),
             known,
         };
-        if release.starts_with("6.1.") {
-            Policy { tables: Tables::V6_1, ..mainline("mainline-6.1", KNOWN_6_1) }
-        } else if release.starts_with("6.12.") {
+        let is = |series: &str| {
+            release
+                .strip_prefix(series)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        if is("6.1") {
+            Policy {
+                tables: Tables::V6_1,
+                clones_buffers: Some(false),
+                ..mainline("mainline-6.1", KNOWN_6_1)
+            }
+        } else if is("6.12") {
             mainline("mainline-6.12", KNOWN_6_12)
         } else {
             mainline("mainline", &[])
@@ -198,7 +218,15 @@ impl Policy {
             _ => {
                 let (name, regime) = Regime::NAMES.iter().find(|(n, _)| *n == name)?;
                 let (regime, tables) = (*regime, Tables::of(*regime));
-                Some(Policy { name, map_sync: true, regime, tables, known: KNOWN_REGIMES })
+                let (map_sync, clones_buffers) = (true, Some(true));
+                Some(Policy {
+                    name,
+                    map_sync,
+                    clones_buffers,
+                    regime,
+                    tables,
+                    known: KNOWN_REGIMES,
+                })
             }
         }
     }

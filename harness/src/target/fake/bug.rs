@@ -237,6 +237,14 @@ bugs! {
         "Registering a buffer that is refused half-way forgets the pages that it had.";
     UnregisterLeaks, "unregister-leaks", [Pins],
         "Unregistering a buffer forgets to give back its pages.";
+    UpdateLeaks, "update-leaks", [Pins],
+        "Another buffer takes the place of a registered one, whose pages are not given back.";
+    UpdateFreesInUse, "update-frees-in-use", [Pins],
+        "An update gives the pages of the old buffer back at once, and a request that uses them does so again.";
+    UpdateKeepsOld, "update-keeps-old", [Errnos, Bytes],
+        "An update of a registered buffer reports success and leaves the old one in its place.";
+    CloneTakesNoReference, "clone-takes-no-reference", [Pins],
+        "Rings share a buffer without counting how many, and each gives its pages back.";
     LongTermPinAllowed, "long-term-pin-allowed", [Errnos, Pins],
         "Pages of a DAX file can be pinned for as long as user space likes.";
     LongTermPinErrno, "long-term-pin-errno", [Errnos, Pins],

@@ -119,13 +119,12 @@ pub(super) fn begin(w: &mut World, lane: usize, call: CallId, needs: &Needs) {
 type Found = (Needs, Option<Rc<Ring>>);
 
 fn look_up(w: &World, lane: usize, line: &program::Line) -> Result<Found, SkipReason> {
-    // What a child may not do: its parent's rings and a family of its own.
+    // A child has no family of its own.
     let child = lane >= usize::from(THREADS_MAX);
     let unsupported = match &line.call {
         Call::Fork { child: c } => child || w.forked[usize::from(*c)],
-        Call::IoUringSetup { .. } => child,
         Call::Exit => !child,
-        _ => child && line.via.is_some(),
+        _ => false,
     };
     if unsupported {
         return Err(SkipReason::Unsupported);
@@ -523,6 +522,13 @@ fn register(w: &mut World, ring: &Ring, map: &MapRef, offset: u64, len: u64) -> 
     if ring.buffer.borrow().is_some() {
         return Err(EBUSY);
     }
+    let fresh = pin_buffer(w, map, offset, len)?;
+    ring.buffer.replace(Some(fresh));
+    Ok(0)
+}
+
+/// Pins the pages of a buffer that is to be registered.
+fn pin_buffer(w: &mut World, map: &MapRef, offset: u64, len: u64) -> Result<Registered, Errno> {
     if len == 0 {
         return Err(EFAULT);
     }
@@ -534,8 +540,43 @@ fn register(w: &mut World, ring: &Ring, map: &MapRef, offset: u64, len: u64) -> 
         }
         return Err(e);
     }
-    let address = map.vma.borrow().address + offset;
-    ring.buffer.replace(Some(Registered { address, len, parts }));
+    Ok(Registered { address: map.vma.borrow().address + offset, len, parts })
+}
+
+/// IORING_REGISTER_BUFFERS_UPDATE of the one buffer: waits for nobody, and says how many places have another one. Requests keep what they have.
+fn update(w: &mut World, ring: &Ring, map: &MapRef, offset: u64, len: u64) -> Result<u64, Errno> {
+    if ring.buffer.borrow().is_none() {
+        return Err(ENXIO);
+    }
+    if ring.emptied.get() {
+        return Err(EINVAL);
+    }
+    let fresh = pin_buffer(w, map, offset, len)?;
+    if w.has(Bug::UpdateKeepsOld) {
+        return Ok(1);
+    }
+    if let Some(old) = ring.buffer.replace(Some(fresh)) {
+        if w.has(Bug::UpdateLeaks) {
+            w.leak(&old.parts);
+        }
+        if w.has(Bug::UpdateFreesInUse) && ring.fixed.get() > 0 {
+            w.give_back_again(&old.parts);
+        }
+    }
+    w.progress += 1;
+    Ok(1)
+}
+
+/// IORING_REGISTER_CLONE_BUFFERS
+fn clone_buffers(w: &mut World, ring: &Ring, src: &Ring) -> Result<u64, Errno> {
+    if ring.buffer.borrow().is_some() {
+        return Err(EBUSY);
+    }
+    let shared = src.buffer.borrow().clone().filter(|_| !src.emptied.get()).ok_or(ENXIO)?;
+    if w.has(Bug::CloneTakesNoReference) {
+        w.give_back_again(&shared.parts);
+    }
+    ring.buffer.replace(Some(shared));
     Ok(0)
 }
 
@@ -564,7 +605,13 @@ async fn unregister(cx: Cx<'_>, ring: &Ring) -> Result<u64, Errno> {
     if ring.buffer.borrow().is_none() {
         return Err(ENXIO);
     }
-    if !cx.wait("io_rsrc_ref_quiesce", |_| ring.fixed.get() == 0).await {
+    // Who waits already is not joined.
+    if ring.emptied.replace(true) {
+        return Err(ENXIO);
+    }
+    let idle = cx.wait("io_rsrc_ref_quiesce", |_| ring.fixed.get() == 0).await;
+    ring.emptied.set(false);
+    if !idle {
         return Err(EINTR);
     }
     let gone = ring.buffer.take().ok_or(ENXIO)?;
@@ -588,7 +635,7 @@ pub(super) fn fixed_parts(
     let (Buf::Map(_, offset), Some(map)) = (buf, n.maps.first()) else { return Err(EFAULT) };
     let address = map.vma.borrow().address + offset;
     let buffer = ring.buffer.borrow();
-    let buffer = buffer.as_ref().ok_or(EFAULT)?;
+    let buffer = buffer.as_ref().filter(|_| !ring.emptied.get()).ok_or(EFAULT)?;
     let from = address.checked_sub(buffer.address).ok_or(EFAULT)?;
     if from + len > buffer.len {
         return Err(EFAULT);
@@ -648,6 +695,10 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
             w.progress += 1;
             plain(Ok(0))
         }
+        Call::UpdateBuffers { offset, len, .. } => {
+            plain(update(w, &n.rings[0], &n.maps[0], *offset, *len))
+        }
+        Call::CloneBuffers { .. } => plain(clone_buffers(w, &n.rings[0], &n.rings[1])),
         Call::CloseRing { ring } => {
             w.process_mut(lane).rings[usize::from(ring.0)] = None;
             w.progress += 1;

@@ -49,7 +49,8 @@ fn may_pin(program: &Program) -> bool {
         | Call::ProcMemPread { .. }
         | Call::ProcMemPwrite { .. }
         | Call::RegisterBuffers { .. }
-        | Call::RegMr { .. } => true,
+        | Call::RegMr { .. }
+        | Call::UpdateBuffers { .. } => true,
         _ => false,
     })
 }

@@ -161,12 +161,14 @@ pub(super) struct Ring {
     pub drain_next: Cell<bool>,
     /// What is registered with it.
     pub buffer: RefCell<Option<Registered>>,
-    /// Requests that use the registered buffer now.
+    /// Requests that use the registered buffer now, or one that it had before.
     pub fixed: Cell<u32>,
+    /// An unregister waits for them: until then no new one finds the buffer.
+    pub emptied: Cell<bool>,
 }
 
 /// A registered buffer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Registered {
     /// Where it begins in the address space.
     pub address: u64,

@@ -170,7 +170,7 @@ impl QemuTarget {
         self.account()?;
         let flying =
             batch.flying.pop_front().ok_or_else(|| infra("a run ended that was not begun"))?;
-        let console = self.guest()?.vm.console.take(flying.run);
+        let text = self.guest()?.vm.console.take(flying.run);
         let (notes, down) = match step {
             Step::Done(notes) => (notes, None),
             Step::Down(down, notes) => (notes, Some(down)),
@@ -182,9 +182,14 @@ impl QemuTarget {
                 return self.retry(batch, error, done);
             }
         };
+        if let Some(flags) = console::impossible_flags(&text) {
+            batch.flying.push_front(flying);
+            let what = format!("the emulator lost the state of a processor (EFLAGS {flags:#x})");
+            return self.retry(batch, infra(what), done);
+        }
         let run = flying.run;
         let mut kept = Kept { program: flying.item.program, run, events, console: String::new() };
-        let splat = kept.add_console(&console);
+        let splat = kept.add_console(&text);
         if let (Some(what), None, false) = (&trouble, down, splat) {
             let item = Item { program: kept.program, tries: flying.item.tries };
             batch.flying.push_front(Flying { item, run, keep: flying.keep });

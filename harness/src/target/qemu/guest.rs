@@ -15,6 +15,10 @@ const STILL: Duration = Duration::from_secs(10);
 /// A job that is not done after this is hung even if the agent lives: programs end within a second of guest time, and the agent
 /// gives up on stuck calls after some seconds more.
 const JOB: Duration = Duration::from_secs(120);
+/// Once a guest has been still for this long, time in which its threads waited for a processor does not count: a busy host is no hang.
+const DOUBT: Duration = Duration::from_secs(1);
+/// But this part of it does, so that a guest that spins on a busy host comes to an end.
+const COUNTS_ANYWAY: u32 = 10;
 /// Time between two looks counts no more than this towards both limits: when the host does not let us run, it does not let the guest
 /// run either.
 const LOOK: Duration = Duration::from_millis(50);
@@ -63,7 +67,7 @@ impl Guest {
                 self.vm.shm.free()?;
                 return Ok(Step::Done(notes));
             }
-            let mut down = watch.look(self.vm.shm.progress()?);
+            let mut down = watch.look(self.vm.shm.progress()?, || self.vm.starved());
             if slow.elapsed() > SLOW {
                 slow = Instant::now();
                 self.vm.console.poll();
@@ -116,21 +120,34 @@ struct Watch {
     still: Duration,
     whole: Duration,
     last: Instant,
+    /// What had been waited for a processor at the last look, once that is asked.
+    starved: Option<Duration>,
 }
 
 impl Watch {
     fn new(progress: u64) -> Watch {
-        Watch { progress, still: Duration::ZERO, whole: Duration::ZERO, last: Instant::now() }
+        let (still, whole) = (Duration::ZERO, Duration::ZERO);
+        Watch { progress, still, whole, last: Instant::now(), starved: None }
     }
 
-    fn look(&mut self, progress: u64) -> Option<Down> {
-        let passed = self.last.elapsed().min(LOOK);
+    fn look(&mut self, progress: u64, starved: impl FnOnce() -> Duration) -> Option<Down> {
+        if self.still > DOUBT && self.last.elapsed() < SLOW && progress == self.progress {
+            return None;
+        }
+        let mut passed = self.last.elapsed().min(LOOK);
         self.last = Instant::now();
+        if self.still > DOUBT {
+            let now = starved();
+            let waited =
+                self.starved.replace(now).map_or(Duration::ZERO, |was| now.saturating_sub(was));
+            passed = passed.saturating_sub(waited).max(passed / COUNTS_ANYWAY);
+        }
         self.whole += passed;
         self.still += passed;
         if progress != self.progress {
             self.progress = progress;
             self.still = Duration::ZERO;
+            self.starved = None;
         }
         (self.still > STILL || self.whole > JOB).then_some(Down::Hang)
     }
@@ -157,19 +174,46 @@ pub fn events(notes: Vec<Note>) -> Result<(Vec<Event>, Option<String>), TargetEr
 mod tests {
     use super::*;
 
+    fn wait_a_bit() {
+        std::thread::sleep(SLOW + Duration::from_millis(1));
+    }
+
     #[test]
     fn the_watchdog_counts_looks_and_not_the_hosts_delays() {
+        let never = || Duration::ZERO;
         let mut watch = Watch::new(1);
         watch.last = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
-        assert_eq!(watch.look(1), None);
+        assert_eq!(watch.look(1, never), None);
         assert!(watch.still <= LOOK);
         watch.still = STILL;
-        std::thread::sleep(Duration::from_millis(1));
-        assert_eq!(watch.look(1), Some(Down::Hang));
-        assert_eq!(watch.look(2), None);
+        wait_a_bit();
+        assert_eq!(watch.look(1, never), Some(Down::Hang));
+        assert_eq!(watch.look(2, never), None);
         assert_eq!(watch.still, Duration::ZERO);
         watch.whole = JOB;
-        std::thread::sleep(Duration::from_millis(1));
-        assert_eq!(watch.look(3), Some(Down::Hang));
+        wait_a_bit();
+        assert_eq!(watch.look(3, never), Some(Down::Hang));
+    }
+
+    #[test]
+    fn a_starved_guest_is_given_more_time_but_not_for_ever() {
+        let mut watch = Watch::new(1);
+        watch.still = DOUBT * 2;
+        wait_a_bit();
+        assert_eq!(watch.look(1, || Duration::ZERO), None);
+        watch.still = STILL - LOOK;
+        let mut waited = Duration::ZERO;
+        let mut looks = 0;
+        loop {
+            wait_a_bit();
+            looks += 1;
+            waited += Duration::from_secs(3600);
+            if let Some(down) = watch.look(1, || waited) {
+                assert_eq!(down, Down::Hang);
+                break;
+            }
+        }
+        // A look that came late counts for LOOK, of which a tenth is counted.
+        assert!(looks > 9, "ended after {looks} looks");
     }
 }

@@ -147,6 +147,17 @@ impl Vm {
         self.child.kill().map_err(infra)
     }
 
+    /// How long QEMU's threads have waited for a processor so far, all together (/proc/PID/task/TID/schedstat, second field); zero where the host
+    /// does not count it.
+    pub fn starved(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let waited = tasks.into_iter().flatten().flatten().filter_map(|task| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split(' ').nth(1)?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(waited.sum())
+    }
+
     /// Presses keys, such as `alt-sysrq-w`.
     pub fn press(&mut self, keys: &str) -> Result<(), TargetError> {
         self.human(&format!("sendkey {keys}")).map(drop)

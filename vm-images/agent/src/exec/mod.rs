@@ -14,6 +14,7 @@ use crate::record::{Moment, Recorder, learn_pid, now};
 use crate::ring::Ring;
 use crate::run::Run;
 use crate::slots::{Handle, Map, Pipe, Table};
+use crate::sys::aio::{Request, submit};
 use crate::sys::arena::{self, Area, Mapping};
 use crate::sys::fault::{self, Fault};
 use crate::sys::{self, Pool, Span};
@@ -29,6 +30,9 @@ use std::time::Duration;
 
 /// A delay shorter than this is spun: sleeping takes longer.
 const SPIN_MAX: Duration = Duration::from_micros(50);
+
+/// How often a child whose rings have requests in flight looks for completions: nobody else can, for the queues are in its memory alone.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What a lane owns.
 pub struct LaneState {
@@ -207,6 +211,7 @@ impl Exec<'_> {
 
     fn call(&mut self, call: &Call) -> Issue<()> {
         let run = self.run;
+        let aio = run.program.lines.get(self.line).is_some_and(|line| line.aio);
         match *call {
             Call::Open { slot, path, access, flags } => {
                 let place = run.place(path.mount).ok_or(SkipReason::Unsupported)?;
@@ -255,25 +260,37 @@ impl Exec<'_> {
                 let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let transfer = self.transfer(Direction::Read, &[part])?;
-                self.moved(transfer, |t| sys::pread(file.as_fd(), t.span(), offset))
+                self.moved(transfer, |t| match aio {
+                    true => submit(file.as_fd(), Request::Pread(t.span(), offset)),
+                    false => sys::pread(file.as_fd(), t.span(), offset),
+                })
             }
             Call::Pwrite { file, offset, buf, len } => {
                 let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let transfer = self.transfer(self.writes(offset), &[part])?;
-                self.moved(transfer, |t| sys::pwrite(file.as_fd(), t.span(), offset))
+                self.moved(transfer, |t| match aio {
+                    true => submit(file.as_fd(), Request::Pwrite(t.span(), offset)),
+                    false => sys::pwrite(file.as_fd(), t.span(), offset),
+                })
             }
             Call::Preadv { file, offset, ref iov } => {
                 let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let transfer = self.transfer(Direction::Read, &parts)?;
-                self.moved(transfer, |t| sys::readv(file.as_fd(), t.vector(), Some(offset)))
+                self.moved(transfer, |t| match aio {
+                    true => submit(file.as_fd(), Request::Preadv(t.vector(), offset)),
+                    false => sys::readv(file.as_fd(), t.vector(), Some(offset)),
+                })
             }
             Call::Pwritev { file, offset, ref iov } => {
                 let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let transfer = self.transfer(self.writes(offset), &parts)?;
-                self.moved(transfer, |t| sys::writev(file.as_fd(), t.vector(), Some(offset)))
+                self.moved(transfer, |t| match aio {
+                    true => submit(file.as_fd(), Request::Pwritev(t.vector(), offset)),
+                    false => sys::writev(file.as_fd(), t.vector(), Some(offset)),
+                })
             }
             Call::Readv { file, ref iov } => {
                 let file = self.any_file(file)?;
@@ -470,11 +487,17 @@ impl Exec<'_> {
             }
             Call::Fsync { file } => {
                 let file = self.any_file(file)?;
-                self.plain(|| done(rustix::fs::fsync(&file)))
+                self.plain(|| match aio {
+                    true => submit(file.as_fd(), Request::Fsync),
+                    false => done(rustix::fs::fsync(&file)),
+                })
             }
             Call::Fdatasync { file } => {
                 let file = self.any_file(file)?;
-                self.plain(|| done(rustix::fs::fdatasync(&file)))
+                self.plain(|| match aio {
+                    true => submit(file.as_fd(), Request::Fdsync),
+                    false => done(rustix::fs::fdatasync(&file)),
+                })
             }
             Call::SyncFileRange { file, offset, len, flags } => {
                 let file = self.file(file)?;
@@ -512,9 +535,6 @@ impl Exec<'_> {
             }
             Call::DropCaches => self.plain(|| done(run.drop_caches())),
             Call::IoUringSetup { slot, entries } => {
-                if self.lane.index >= program::THREADS_MAX.into() {
-                    return Err(SkipReason::Unsupported);
-                }
                 let made = self.issue(|| Ring::new(entries, run.ring_ops.clone()));
                 let id = self.id();
                 let result = made.map(|(ring, number)| {
@@ -593,7 +613,13 @@ impl Exec<'_> {
             lane.tid.store(pid, Ordering::Release);
             lane.pid.store(pid, Ordering::Release);
             self.lane.index = index;
-            serve(self.recorder.control, self.lane, |lane, line| run_line(self.run, lane, line));
+            let (run, recorder) = (self.run, self.recorder);
+            let reap = |lane: &mut LaneState| {
+                let rings = run.table.lock().all_rings.clone();
+                rings.iter().for_each(|ring| ring.reap(&recorder, &mut lane.pool));
+                rings.iter().any(|ring| ring.is_busy(None))
+            };
+            serve(recorder.control, self.lane, reap, |lane, line| run_line(run, lane, line));
         }
         if let Ok(pid) = result {
             // A ring that is closed later ends only if the child has left it.
@@ -611,10 +637,11 @@ impl Exec<'_> {
     }
 }
 
-/// Serves a lane's queue for ever.
+/// Serves a lane's queue for ever. What `look` finds to do between lines it does; it says whether it wants to look again soon.
 pub fn serve(
     control: &'static Control,
     lane: &mut LaneState,
+    mut look: impl FnMut(&mut LaneState) -> bool,
     mut each: impl FnMut(&mut LaneState, usize),
 ) -> ! {
     // Spinning helps only if another processor can post meanwhile.
@@ -623,13 +650,14 @@ pub fn serve(
     let mine = &control.lanes[lane.index];
     loop {
         let finished = mine.finished.get();
+        let again = look(lane);
         for _ in 0..spins {
-            if mine.posted.get() != finished {
+            if again || mine.posted.get() != finished {
                 break;
             }
             std::hint::spin_loop();
         }
-        mine.posted.wait_while(finished, None);
+        mine.posted.wait_while(finished, again.then_some(LOOK_AGAIN));
         if let Some(line) = control.current(lane.index) {
             each(lane, line);
             mine.finished.bump();

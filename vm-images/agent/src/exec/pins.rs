@@ -125,6 +125,18 @@ impl Exec<'_> {
                 let ring = ring.descriptor().ok_or(SkipReason::EmptySlot)?;
                 self.plain(|| requests::register_buffer(ring.as_fd(), span))
             }
+            Call::UpdateBuffers { ring, map, offset, len } => {
+                let ring = self.ring(ring)?;
+                let span = self.part(map, offset, len)?;
+                let ring = ring.descriptor().ok_or(SkipReason::EmptySlot)?;
+                self.plain(|| requests::update_buffer(ring.as_fd(), span))
+            }
+            Call::CloneBuffers { ring, src } => {
+                let (ring, src) = (self.ring(ring)?, self.ring(src)?);
+                let ring = ring.descriptor().ok_or(SkipReason::EmptySlot)?;
+                let src = src.descriptor().ok_or(SkipReason::EmptySlot)?;
+                self.plain(|| requests::clone_buffers(ring.as_fd(), src.as_fd()))
+            }
             Call::UnregisterBuffers { ring } => {
                 let ring = self.ring(ring)?;
                 let ring = ring.descriptor().ok_or(SkipReason::EmptySlot)?;
@@ -145,9 +157,6 @@ impl Exec<'_> {
     }
 
     fn ring(&mut self, slot: RingSlot) -> Issue<Arc<Ring>> {
-        if self.lane.index >= program::THREADS_MAX.into() {
-            return Err(SkipReason::Unsupported);
-        }
         let found = self.table().lock().ring(slot).ok_or(SkipReason::EmptySlot)?;
         self.slots.push(found.by);
         Ok(found.it)

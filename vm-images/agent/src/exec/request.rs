@@ -17,9 +17,6 @@ use std::sync::atomic::Ordering;
 impl Exec<'_> {
     /// Issues the call as a request of a ring; a line without `&` waits for its completion, unless it begins a chain.
     pub(super) fn through_ring(&mut self, call: &Call, via: Via, detached: bool) -> Issue<()> {
-        if self.lane.index >= program::THREADS_MAX.into() {
-            return Err(SkipReason::Unsupported);
-        }
         let fixed = via.flags.has(SqeFlags::FIXED);
         let mut transfer = None;
         let mut files = Vec::new();

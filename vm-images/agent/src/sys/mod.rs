@@ -4,6 +4,7 @@
 //! buffers that are never unmapped, so no program can reach the agent's own memory.
 #![expect(unsafe_code, reason = "this is the one place for it")]
 
+pub mod aio;
 pub mod arena;
 pub mod dm;
 pub mod fault;

@@ -68,7 +68,7 @@ impl Queue {
 /// `io_uring_register(fd, opcode, argument, count)`
 fn register<T>(fd: impl AsFd, opcode: u32, argument: *const T, count: u32) -> CallResult {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: callers pass as many arguments as they say, of the opcode's type, which outlive the call.
+    // SAFETY: callers pass as many arguments (or bytes, where the opcode counts these) as they say, of the opcode's type, which outlive the call.
     result(unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, argument, count) })
 }
 
@@ -76,6 +76,33 @@ fn register<T>(fd: impl AsFd, opcode: u32, argument: *const T, count: u32) -> Ca
 pub fn register_buffer(fd: impl AsFd, span: Span) -> CallResult {
     let iov = libc::iovec { iov_base: span.addr as *mut _, iov_len: span.len };
     register(fd, 0, &raw const iov, 1)
+}
+
+/// IORING_REGISTER_BUFFERS_UPDATE — Puts another buffer in the place of index 0, and says how many places that were. Requests in flight keep
+/// the old one.
+pub fn update_buffer(fd: impl AsFd, span: Span) -> CallResult {
+    /// `struct io_uring_rsrc_update2` of include/uapi/linux/io_uring.h
+    #[repr(C)]
+    struct Update {
+        offset: u32,
+        resv: u32,
+        data: u64,
+        tags: u64,
+        nr: u32,
+        resv2: u32,
+    }
+    let iov = libc::iovec { iov_base: span.addr as *mut _, iov_len: span.len };
+    let data = (&raw const iov).addr() as u64;
+    let update = Update { offset: 0, resv: 0, data, tags: 0, nr: 1, resv2: 0 };
+    // The kernel wants the size in the place of the count (io_uring/rsrc.c:io_register_rsrc_update, 6.12 and 6.1).
+    register(fd, 16, &raw const update, size_of::<Update>() as u32)
+}
+
+/// IORING_REGISTER_CLONE_BUFFERS — Shares all buffers of another ring.
+pub fn clone_buffers(fd: impl AsFd, src: BorrowedFd<'_>) -> CallResult {
+    // `struct io_uring_clone_buffers` of include/uapi/linux/io_uring.h (6.12): descriptor, flags, and padding of nothing.
+    let clone = [src.as_raw_fd() as u32, 0, 0, 0, 0, 0, 0, 0];
+    register(fd, 30, &raw const clone, 1)
 }
 
 /// IORING_UNREGISTER_BUFFERS — Lets go of all buffers.

@@ -7,6 +7,15 @@ use crate::model::order::NEVER;
 use history::{FileId, stamp};
 use program::{Access, Advice, GATE_SIZE, GateSlot, Mount, RegionAccess, SqeFlags};
 
+/// What a ring has registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The call that gave it to this ring.
+    by: u16,
+    /// The call that pinned its pages; none if that is not certain.
+    pinned: Option<u16>,
+}
+
 impl World<'_> {
     pub(super) fn open_gate(
         &mut self,
@@ -145,22 +154,83 @@ impl World<'_> {
         self.store(call, &map, offset, n, sure, pinned, |place| signed(call, delta(meant, place)));
     }
 
-    /// The call that registered the buffer that a fixed transfer names, if the transfer's range surely lies in it.
+    /// The call that pinned the buffer that a fixed transfer names, if the transfer's range surely lies in it.
     pub fn registration(&self, call: u16) -> Option<u16> {
-        let ring = self.seen[call as usize].slots.last()?.0;
-        let by = *self.registered.get(&ring)?;
-        let Call::RegisterBuffers { offset: from, len: size, .. } = self.call_of(by) else {
-            return None;
+        self.fixed.get(&call).copied()
+    }
+
+    /// Notes the buffer of a fixed transfer as it is invoked: later an update may have put another one in its place.
+    pub(super) fn note_buffer(&mut self, call: u16) {
+        let ring = self.seen[call as usize].slots.last();
+        let Some(ring) = ring.map(|s| s.0).filter(|_| self.is_fixed(call)) else { return };
+        let Some(by) = self.buffer_of(ring, call) else { return };
+        let (Call::RegisterBuffers { offset: from, len: size, .. }
+        | Call::UpdateBuffers { offset: from, len: size, .. }) = self.call_of(by)
+        else {
+            return;
         };
         let (Call::Pread { buf, len, .. } | Call::Pwrite { buf, len, .. }) = self.call_of(call)
         else {
-            return None;
+            return;
         };
-        let Buf::Map(_, offset) = buf else { return None };
+        let Buf::Map(_, offset) = buf else { return };
         let same = self.seen[by as usize].slots.get(1) == self.seen[call as usize].slots.get(1);
-        let inside = *from <= *offset && offset + len <= from + size;
-        let over = self.order.before(self.span(by), self.span(call));
-        (same && inside && over).then_some(by)
+        if same && *from <= *offset && offset + len <= from + size {
+            self.fixed.insert(call, by);
+        }
+    }
+
+    /// The call that pinned what a ring surely has registered all through another call's begin: nobody may have changed that meanwhile.
+    fn buffer_of(&self, ring: u16, user: u16) -> Option<u16> {
+        let Registered { by, pinned } = *self.registered.get(&ring)?;
+        let (given, used) = (self.span(by), self.span(user));
+        let clear = self
+            .changes_buffers(ring)
+            .filter(|k| *k != by && *k != user)
+            .all(|k| self.order.before(self.span(k), given) || self.submitted_before(user, k));
+        // While an unregister waits, be it in vain, the ring has no buffer for newcomers (io_uring/rsrc.c:io_sqe_buffers_unregister, 6.12 and 6.1).
+        let empties = |k: &u16| {
+            let its = &self.seen[*k as usize];
+            matches!(self.call_of(*k), Call::UnregisterBuffers { .. })
+                && matches!(its.result, Some(Err(_)))
+                && its.slots.first().is_some_and(|s| s.0 == ring)
+                && its.inv.is_some()
+        };
+        let full = (0..self.program.lines.len() as u16)
+            .filter(empties)
+            .all(|k| self.order.before(self.span(k), used) || self.submitted_before(user, k));
+        pinned.filter(|_| clear && full && self.order.before(given, used))
+    }
+
+    /// Calls that give a ring a buffer or take one away, or may have.
+    pub fn changes_buffers(&self, ring: u16) -> impl Iterator<Item = u16> + '_ {
+        (0..self.program.lines.len() as u16).filter(move |k| {
+            let seen = &self.seen[*k as usize];
+            let changes = matches!(
+                self.call_of(*k),
+                Call::RegisterBuffers { .. }
+                    | Call::UpdateBuffers { .. }
+                    | Call::CloneBuffers { .. }
+                    | Call::UnregisterBuffers { .. }
+                    | Call::CloseRing { .. }
+            );
+            changes
+                && seen.inv.is_some()
+                && seen.slots.first().is_some_and(|s| s.0 == ring)
+                && !matches!(seen.result, Some(Err(_)))
+        })
+    }
+
+    /// Whether the kernel surely had a call in hand before another began. A request finds its buffer when it is submitted
+    /// (io_uring/rw.c:io_prep_rw_fixed, 6.12; io_prep_rw, 6.1), however long it then waits.
+    fn submitted_before(&self, call: u16, other: u16) -> bool {
+        let later = self.span(other).inv;
+        let (mine, its) = (self.line(call), self.line(other));
+        let stood = self.watch.first_stand(call).is_some_and(|s| s.seq < later);
+        let linked = mine.via.is_some_and(|via| via.is_linked());
+        self.order.before(self.span(call), self.span(other))
+            || mine.via.is_some() && stood
+            || mine.lane == its.lane && call < other && !linked
     }
 
     /// Whether a call goes through a registered buffer.
@@ -203,11 +273,11 @@ impl World<'_> {
         len: u64,
         result: Option<CallResult>,
     ) {
-        if matches!(result, Some(Err(_))) {
-            return;
+        // A refusal may come after the pages were pinned, and so copied (io_uring/rsrc.c:io_pin_pages, 6.1).
+        let refused = matches!(result, Some(Err(_)));
+        if !refused {
+            self.given(call, 1, &[(Buf::Map(program::MapSlot(0), offset), len)], true);
         }
-        let Some(ring) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
-        self.given(call, 1, &[(Buf::Map(program::MapSlot(0), offset), len)], true);
         if let Some(map) = self.map_in(call, 1).cloned()
             && let Some(obj) = map.private
         {
@@ -219,7 +289,22 @@ impl World<'_> {
                 self.assign(call, obj, (first, last), copy, false);
             }
         }
-        self.registered.insert(ring, call);
+        if !refused && let Some(ring) = self.seen[call as usize].slots.first().map(|s| s.0) {
+            self.registered.insert(ring, Registered { by: call, pinned: Some(call) });
+        }
+    }
+
+    /// Two rings share a buffer: the pages stay pinned until neither has it.
+    pub(super) fn clone_buffers(&mut self, call: u16, result: Option<CallResult>) {
+        let slots = &self.seen[call as usize].slots;
+        let (Some(ring), Some(src)) = (slots.first().map(|s| s.0), slots.get(1).map(|s| s.0))
+        else {
+            return;
+        };
+        if !matches!(result, Some(Err(_))) {
+            let pinned = self.buffer_of(src, call);
+            self.registered.insert(ring, Registered { by: call, pinned });
+        }
     }
 
     pub(super) fn unregister(&mut self, call: u16) {

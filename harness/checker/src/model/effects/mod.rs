@@ -19,6 +19,8 @@ mod memory;
 mod pipes;
 mod transfer;
 
+pub use held::Registered;
+
 /// Where a transfer lands in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
@@ -57,6 +59,7 @@ impl<'a> World<'a> {
     pub(super) fn effects(&mut self, call: u16) {
         let result = self.seen[call as usize].result;
         self.behind_gate(call);
+        self.note_buffer(call);
         match self.call_of(call) {
             Call::Open { path, access, flags, .. } => {
                 self.open(call, *path, *access, *flags, result);
@@ -268,13 +271,14 @@ impl<'a> World<'a> {
             Call::ProcMemPwrite { offset, len, .. } => {
                 self.write_memory(call, *offset, *len, false, result);
             }
-            Call::RegisterBuffers { offset, len, .. } => {
+            Call::RegisterBuffers { offset, len, .. } | Call::UpdateBuffers { offset, len, .. } => {
                 self.register(call, *offset, *len, result);
             }
             Call::RegMr { offset, len, access, .. } => {
                 self.register_region(call, *offset, *len, *access);
             }
             Call::DeregMr { .. } => self.deregister_region(call),
+            Call::CloneBuffers { .. } => self.clone_buffers(call, result),
             Call::SendFd { .. } => self.send_fd(call, result),
             // They only hold, ask or tell; `model/gate`, `model/pin` and `model/lease` read them off the history.
             Call::Close { .. }
