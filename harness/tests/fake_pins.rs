@@ -334,6 +334,68 @@ t0: unregister_buffers(r0)
 }
 
 #[test]
+fn memory_regions_follow_the_table() {
+    for (image, read, write) in [
+        ("ext4", Ok(0), Err(14)),
+        ("xfs", Ok(0), Err(14)),
+        ("ext4-dax", Err(95), Err(95)),
+        ("xfs-dax", Err(95), Err(95)),
+    ] {
+        let run = Run::of(&format!(
+            r#"image {image}
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: m1 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: x0 = ibv_reg_mr(m0+0, 8K, LOCAL_READ)
+t0: x1 = ibv_reg_mr(m0+0, 8K, LOCAL_WRITE)
+t0: x1 = ibv_reg_mr(m1+0, 8K, LOCAL_READ)
+t0: store(m1+0, 8K)
+t0: x1 = ibv_reg_mr(m1+512, 4K, LOCAL_WRITE)
+t0: x1 = ibv_reg_mr(m1+4K, 0, LOCAL_WRITE)
+t0: x1 = ibv_reg_mr(m1+1, 0, LOCAL_READ)
+t0: mprotect(m1, R)
+t0: x0 = ibv_reg_mr(m1+0, 8K, LOCAL_WRITE)
+t0: x0 = ibv_reg_mr(m1+0, 8K, LOCAL_READ)
+t0: c0 = fork()
+c0: ibv_dereg_mr(x1)
+t0: ibv_dereg_mr(x1)
+t0: ibv_dereg_mr(x1)
+"#
+        ));
+        assert_eq!((run.result(4), run.result(5)), (Some(read), Some(write)), "{image}");
+        assert_eq!(run.result(6), Some(read), "{image}");
+        assert_eq!((run.result(8), run.result(9)), (Some(Ok(0)), Some(Err(22))), "{image}");
+        assert_eq!(run.result(10), Some(Ok(0)), "{image}");
+        let dax = image.ends_with("dax");
+        assert_eq!(run.result(12), Some(if dax { Err(95) } else { Err(14) }), "{image}");
+        assert_eq!(run.result(13), Some(Ok(0)), "{image}");
+        // A child has no part in what its parent registered.
+        assert_eq!(run.result(15), None, "{image}");
+        assert_eq!((run.result(16), run.result(17)), (Some(Ok(0)), None), "{image}");
+        assert_eq!(run.pins(), Some(0), "{image}");
+    }
+}
+
+#[test]
+fn a_private_region_to_be_read_keeps_what_it_saw() {
+    let run = Run::of(
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
+t0: pwrite(f0, 0, anon, 8K)
+t0: load(m0+0, 8K)
+"#,
+    );
+    let mut expected = vec![0; 8192];
+    stamp::sign(&mut expected[..4096], 1, 1, 0);
+    stamp::sign(&mut expected[4096..], 1, 4, 4096);
+    assert_eq!(run.bytes(5), expected);
+}
+
+#[test]
 fn fixed_transfers_use_the_registered_pages() {
     let run = Run::of(
         r#"image ext4

@@ -5,8 +5,8 @@
 
 use crate::{
     Access, Advice, Buf, Call, FallocateMode, FileSlot, GateSlot, Lane, Lease, MapFlags, MapSlot,
-    MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Prot, RingSlot, Settle, Sharing,
-    SyncFileRangeFlags, Whence,
+    MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Prot, RegionAccess, RegionSlot,
+    RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
 };
 
 /// One argument of a call, or the slot that it fills.
@@ -19,6 +19,8 @@ pub(crate) enum Arg<'a> {
     NewPipe(&'a mut PipeSlot),
     /// The ring slot that the call fills.
     NewRing(&'a mut RingSlot),
+    /// The memory region slot that the call fills.
+    NewRegion(&'a mut RegionSlot),
     /// The child that the call makes.
     NewChild(&'a mut u8),
     /// A file slot in use.
@@ -31,6 +33,8 @@ pub(crate) enum Arg<'a> {
     Pipe(&'a mut PipeSlot),
     /// A ring in use.
     Ring(&'a mut RingSlot),
+    /// A memory region in use.
+    Region(&'a mut RegionSlot),
     /// A gate that is a block device.
     DeviceGate(&'a mut GateSlot),
     /// The gate that is memory.
@@ -85,6 +89,8 @@ pub(crate) enum Arg<'a> {
     Settle(&'a mut Settle),
     /// A number of seconds.
     Seconds(&'a mut u8),
+    /// What a device may do to a memory region.
+    RegionAccess(&'a mut RegionAccess),
 }
 
 impl Call {
@@ -299,6 +305,13 @@ impl Call {
             Call::OnBreak { answer } => f(Arg::Lease(answer)),
             Call::LeaseBreakTime { seconds } => f(Arg::Seconds(seconds)),
             Call::RecvFd { slot } => f(Arg::NewFile(slot)),
+            Call::RegMr { slot, map, offset, len, access } => {
+                f(Arg::NewRegion(slot));
+                f(Arg::MapAt(map, offset));
+                f(Arg::IoLen(len));
+                f(Arg::RegionAccess(access));
+            }
+            Call::DeregMr { region } => f(Arg::Region(region)),
         }
     }
 }

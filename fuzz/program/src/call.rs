@@ -3,7 +3,9 @@
 //! The names are the kernel's own. Offsets and lengths are in bytes. What each call does to the truth is the
 //! checker's matter; how it is issued is the agent's.
 
-use crate::resource::{Buf, FileSlot, GateSlot, Lane, MapSlot, Path, PipeSlot, RingSlot};
+use crate::resource::{
+    Buf, FileSlot, GateSlot, Lane, MapSlot, Path, PipeSlot, RegionSlot, RingSlot,
+};
 use serde::{Deserialize, Serialize};
 
 /// Most lines one program may hold; bounds the work of every later station.
@@ -245,6 +247,13 @@ names! {
         /// Each request in two parts, the second after all first ones (g1 only)
         Partial = "PARTIAL";
     }
+    /// What the device may do to a memory region.
+    RegionAccess {
+        /// 0: it may read
+        Read = "LOCAL_READ";
+        /// IBV_ACCESS_LOCAL_WRITE: it may read and write
+        Write = "LOCAL_WRITE";
+    }
     /// Whence of lseek(2).
     Whence {
         /// SEEK_SET
@@ -408,6 +417,11 @@ pub enum Call {
     SendFd { file: FileSlot },
     /// `f1 = recv_fd()`: takes the oldest descriptor out of the socket pair
     RecvFd { slot: FileSlot },
+    /// `x0 = ibv_reg_mr(m0+0, 8K, LOCAL_WRITE)`: IB_USER_VERBS_CMD_REG_MR at the soft-RoCE device. The pages are pinned for as long as the region
+    /// lives; one that the slot had is deregistered after that succeeded.
+    RegMr { slot: RegionSlot, map: MapSlot, offset: u64, len: u64, access: RegionAccess },
+    /// `ibv_dereg_mr(x0)`: IB_USER_VERBS_CMD_DEREG_MR
+    DeregMr { region: RegionSlot },
 }
 
 /// How a line's call is issued through io_uring instead of as a system call: `(r0, link)`.

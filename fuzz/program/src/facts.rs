@@ -6,8 +6,8 @@
 use crate::args::Arg;
 use crate::{
     Access, Advice, Buf, Call, FallocateMode, FileSlot, GateSlot, Lane, Lease, Line, MapFlags,
-    MapSlot, Mount, MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Prot, RingSlot,
-    Settle, Sharing, SyncFileRangeFlags, Whence,
+    MapSlot, Mount, MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Prot, RegionAccess,
+    RegionSlot, RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -22,6 +22,7 @@ const P0: PipeSlot = PipeSlot(0);
 const A: Path = Path { mount: Mount::XfsDax, name: 0 };
 const B: Path = Path { mount: Mount::XfsDax, name: 1 };
 const R0: RingSlot = RingSlot(0);
+const X0: RegionSlot = RegionSlot(0);
 const ANON: Buf = Buf::Anon(0);
 
 /// Defines the kinds with their text names, and a plain call of each kind, from which the parser and the generator start.
@@ -151,6 +152,10 @@ kinds! {
     Interrupt = "interrupt", Call::Interrupt { lane: Lane::Thread(1) };
     SendFd = "send_fd", Call::SendFd { file: F0 };
     RecvFd = "recv_fd", Call::RecvFd { slot: F1 };
+    RegMr = "ibv_reg_mr", Call::RegMr {
+        slot: X0, map: M0, offset: 0, len: PAGE, access: RegionAccess::Read,
+    };
+    DeregMr = "ibv_dereg_mr", Call::DeregMr { region: X0 };
 }
 
 /// A slot of any type.
@@ -164,6 +169,8 @@ pub enum Slot {
     Pipe(PipeSlot),
     /// An io_uring.
     Ring(RingSlot),
+    /// An RDMA memory region.
+    Region(RegionSlot),
 }
 
 impl fmt::Display for Slot {
@@ -173,6 +180,7 @@ impl fmt::Display for Slot {
             Slot::Map(slot) => slot.fmt(f),
             Slot::Pipe(slot) => slot.fmt(f),
             Slot::Ring(slot) => slot.fmt(f),
+            Slot::Region(slot) => slot.fmt(f),
         }
     }
 }
@@ -283,6 +291,7 @@ impl Call {
             Call::Mmap { slot, .. } => Some(Slot::Map(*slot)),
             Call::Pipe { slot } => Some(Slot::Pipe(*slot)),
             Call::IoUringSetup { slot, .. } => Some(Slot::Ring(*slot)),
+            Call::RegMr { slot, .. } => Some(Slot::Region(*slot)),
             _ => None,
         }
     }
@@ -300,6 +309,7 @@ impl Call {
             Arg::Map(slot) | Arg::MapAt(slot, _) => slots.push(Slot::Map(*slot)),
             Arg::Pipe(slot) => slots.push(Slot::Pipe(*slot)),
             Arg::Ring(slot) => slots.push(Slot::Ring(*slot)),
+            Arg::Region(slot) => slots.push(Slot::Region(*slot)),
             Arg::Buf(buf) => push_buf(&mut slots, buf),
             Arg::Iov(iov) => iov.iter().for_each(|(buf, _)| push_buf(&mut slots, buf)),
             _ => {}

@@ -7,8 +7,9 @@ use crate::args::Arg;
 use crate::{
     Buf, CHILDREN_MAX, Call, DELAY_US_MAX, FILE_MAX, FILES_MAX, FileSlot, GATE_MEMORY, GateSlot,
     IO_MAX, IOV_MAX, LEASE_BREAK_TIME_MAX, LINES_MAX, Lane, Line, MAPS_MAX, MapFlags, MapSlot,
-    MsyncFlags, NAMES_MAX, OpenFlags, PAGE, PIPES_MAX, PipeSlot, Program, Prot, RING_ENTRIES_MAX,
-    RINGS_MAX, RingSlot, Settle, SqeFlags, SyncFileRangeFlags, THREADS_MAX,
+    MsyncFlags, NAMES_MAX, OpenFlags, PAGE, PIPES_MAX, PipeSlot, Program, Prot, REGIONS_MAX,
+    RING_ENTRIES_MAX, RINGS_MAX, RegionSlot, RingSlot, Settle, SqeFlags, SyncFileRangeFlags,
+    THREADS_MAX,
 };
 
 /// Where the range of an fallocate ends at the latest, in bytes: where the longest write at the last offset ends as well, so that
@@ -26,7 +27,7 @@ impl Program {
     ///   child lane, and a `wait` for the own lane or for a child that was never forked, are dropped.
     /// - A use of a slot that no earlier line could have filled goes to one that was filled, if there is any. A buffer in a mapping
     ///   becomes anonymous memory, and a ring attribute goes away, where there is none at all. A child has no rings but those it
-    ///   sets up itself: parent and child would share the queue behind each other's back.
+    ///   sets up itself: parent and child would share the queue behind each other's back. Nor has it memory regions but its own.
     /// - Ranges in a mapping are wrapped into its length, as far as it is known from the lines before.
     /// - A chain of linked requests ends at the last line that can belong to it.
     pub fn fixup(&mut self) {
@@ -107,6 +108,7 @@ fn bound_arg(arg: Arg<'_>) {
         }
         Arg::NewPipe(PipeSlot(n)) | Arg::Pipe(PipeSlot(n)) => *n %= PIPES_MAX,
         Arg::NewRing(RingSlot(n)) | Arg::Ring(RingSlot(n)) => *n %= RINGS_MAX,
+        Arg::NewRegion(RegionSlot(n)) | Arg::Region(RegionSlot(n)) => *n %= REGIONS_MAX,
         Arg::Gate(GateSlot(n)) => *n %= GateSlot::MAX,
         Arg::DeviceGate(GateSlot(n)) => *n %= GateSlot::MEMORY.0,
         Arg::MemoryGate(gate) => *gate = GateSlot::MEMORY,
@@ -143,7 +145,8 @@ fn bound_arg(arg: Arg<'_>) {
         | Arg::Lease(_)
         | Arg::Notice(_)
         | Arg::Owner(_)
-        | Arg::Settle(_) => {}
+        | Arg::Settle(_)
+        | Arg::RegionAccess(_) => {}
     }
 }
 
@@ -210,6 +213,7 @@ struct Space {
     maps: [Option<u64>; MAPS_MAX as usize],
     pipes: [bool; PIPES_MAX as usize],
     rings: [bool; RINGS_MAX as usize],
+    regions: [bool; REGIONS_MAX as usize],
 }
 
 /// Which of the spaces the lane runs in.
@@ -248,6 +252,9 @@ fn fix_slots(lines: &mut [Line]) {
             Arg::Ring(slot) => {
                 redirect(&mut slot.0, space.rings.into_iter());
             }
+            Arg::Region(slot) => {
+                redirect(&mut slot.0, space.regions.into_iter());
+            }
             Arg::Buf(buf) => redirect_buf(buf, space),
             Arg::Iov(iov) => iov.iter_mut().for_each(|(buf, _)| redirect_buf(buf, space)),
             _ => {}
@@ -272,8 +279,13 @@ fn fix_slots(lines: &mut [Line]) {
             }
             Call::Pipe { slot } => space.pipes[usize::from(slot.0)] = true,
             Call::IoUringSetup { slot, .. } => space.rings[usize::from(slot.0)] = true,
+            Call::RegMr { slot, .. } => space.regions[usize::from(slot.0)] = true,
             Call::Fork { child } => {
-                let parent = Space { rings: Default::default(), ..space.clone() };
+                let parent = Space {
+                    rings: Default::default(),
+                    regions: Default::default(),
+                    ..space.clone()
+                };
                 spaces[space_of(Lane::Child(*child))] = parent;
             }
             _ => {}
@@ -310,6 +322,7 @@ fn fit_ranges(call: &mut Call, space: &Space) {
         | Call::ProcMemPread { map, offset, len }
         | Call::ProcMemPwrite { map, offset, len }
         | Call::RegisterBuffers { map, offset, len, .. }
+        | Call::RegMr { map, offset, len, .. }
         | Call::UpdateBuffers { map, offset, len, .. } => fit(*map, offset, len),
         Call::Pread { buf: Buf::Map(map, offset), len, .. }
         | Call::Pwrite { buf: Buf::Map(map, offset), len, .. }

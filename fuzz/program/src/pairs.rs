@@ -71,6 +71,10 @@ kinds! {
         Replaced = "replaced";
         /// A registered buffer in a private mapping that a second ring shares
         Cloned = "cloned";
+        /// An RDMA memory region in a shared mapping: of a DAX file it is refused, of the page cache what may be written through it is, since 6.5
+        Region = "region";
+        /// An RDMA memory region in a private mapping: copies, or pages of the page cache that may only be read
+        RegionPrivate = "region-private";
     }
     /// What is done to a file one of whose pages is held: changes of its layout, and other uses that may meet the holder.
     LayoutChange {
@@ -243,7 +247,10 @@ impl PinSource {
         let in_ring =
             matches!(self, S::RingRead | S::RingWrite | S::FixedRead | S::FixedWrite | S::Replaced);
         let in_pipe = matches!(self, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
-        let registered = matches!(self, S::Registered | S::RegisteredPrivate | S::Cloned);
+        let registered = matches!(
+            self,
+            S::Registered | S::RegisteredPrivate | S::Cloned | S::Region | S::RegionPrivate
+        );
         let there = !(mount.is_dax() && matches!(self, S::Splice));
         there
             && match change {
@@ -279,7 +286,9 @@ impl PinSource {
             | S::PipeElsewhere
             | S::Registered
             | S::RegisteredPrivate
-            | S::Cloned => false,
+            | S::Cloned
+            | S::Region
+            | S::RegionPrivate => false,
         }
     }
 }

@@ -18,6 +18,8 @@ pub const MAPS_MAX: u8 = 8;
 pub const PIPES_MAX: u8 = 4;
 /// io_uring slots, `r0` and `r1`.
 pub const RINGS_MAX: u8 = 2;
+/// Memory region slots, `x0` and `x1`.
+pub const REGIONS_MAX: u8 = 2;
 /// Gates, `g0` to `g2`; see [`GateSlot`].
 pub const GATES_MAX: u8 = 3;
 /// File names per mount, `a` to `d`.
@@ -63,6 +65,8 @@ slots! {
     /// A gate: whatever goes through it is held while the gate is, and goes on when it is released. `g0` is a block device that is suspended by
     /// the device mapper, `g1` a block device served by the agent (ublk), `g2` memory whose page faults the agent answers (userfaultfd).
     GateSlot, 'g', GATES_MAX;
+    /// An RDMA memory region, `x0` and `x1`: pages of a mapping that a (software) device may read or write until it is deregistered.
+    RegionSlot, 'x', REGIONS_MAX;
 }
 
 impl GateSlot {

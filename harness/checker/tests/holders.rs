@@ -448,6 +448,100 @@ t1: ftruncate(f0, 0)";
     script("mainline", Ok(0), busy).anomalous(Kind::UnexplainedErrno, Oracle::Leases);
 }
 
+/// A region of a shared mapping of "a", which has 16K.
+fn region(policy: &str, home: &str, access: &str, result: Result<u64, Errno>) -> Script {
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: x0 = ibv_reg_mr(m0+0, 8K, {access})"
+    );
+    let script = Script::new(home, &text).by(policy).open(0, 1).ok(1, &[0], 16384).ok(2, &[0], 0);
+    script.inv(3, &[2]).ret(3, result, Payload::None)
+}
+
+#[test]
+fn memory_regions_are_granted_as_each_kernel_grants_them() {
+    let (refused, fault) = (Err(Errno(95)), Err(Errno(14)));
+    for access in ["LOCAL_READ", "LOCAL_WRITE"] {
+        for policy in ["mainline-6.12", "mainline-6.1"] {
+            for home in ["ext4-dax", "xfs-dax"] {
+                region(policy, home, access, refused).explained();
+                for wrong in [Ok(0), fault] {
+                    let wrong = region(policy, home, access, wrong);
+                    wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+                }
+            }
+            let wrong = region(policy, "ext4", access, refused);
+            wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+        }
+        region("mainline-6.1", "xfs", access, Ok(0)).explained();
+    }
+    region("mainline-6.12", "xfs", "LOCAL_READ", Ok(0)).explained();
+    region("mainline-6.12", "xfs", "LOCAL_WRITE", fault).explained();
+    let wrong = region("mainline-6.12", "xfs", "LOCAL_WRITE", Ok(0));
+    wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    let wrong = region("mainline-6.12", "xfs", "LOCAL_READ", fault);
+    wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+#[test]
+fn a_region_to_be_read_wants_to_write_in_6_1_alone() {
+    let script = |policy: &str, sharing: &str, result| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, R, {sharing})
+t0: x0 = ibv_reg_mr(m0+0, 8K, LOCAL_READ)"
+        );
+        let script = Script::new("ext4", &text).by(policy);
+        let script = script.open(0, 1).ok(1, &[0], 16384).ok(2, &[0], 0);
+        script.inv(3, &[2]).ret(3, result, Payload::None)
+    };
+    let fault = Err(Errno(14));
+    script("mainline-6.12", "SHARED", Ok(0)).explained();
+    script("mainline-6.12", "SHARED", fault).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    script("mainline-6.1", "SHARED", fault).explained();
+    script("mainline-6.1", "SHARED", Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    // By force, which a private mapping allows.
+    script("mainline-6.1", "PRIVATE", Ok(0)).explained();
+    script("mainline-6.1", "PRIVATE", fault).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+#[test]
+fn a_region_holds_its_pages_until_it_is_deregistered() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: setlease(f0, LAYOUT)
+t0: x0 = ibv_reg_mr(m0+0, 8K, LOCAL_READ)
+t1: fallocate(f0, PUNCH_HOLE, 0, 4K)
+t1: fallocate(f0, PUNCH_HOLE, 8K, 4K)
+t0: ibv_dereg_mr(x0)
+t1: fallocate(f0, PUNCH_HOLE, 0, 4K)";
+    let busy = Err(Errno(26));
+    let script = |first, other, after| {
+        Script::new("xfs-dax", text)
+            .by("layout-lease")
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .ok(3, &[0], 0)
+            .ok(4, &[2], 0)
+            .inv(5, &[0])
+            .ret(5, first, Payload::None)
+            .inv(6, &[0])
+            .ret(6, other, Payload::None)
+            .ok(7, &[4], 0)
+            .inv(8, &[0])
+            .ret(8, after, Payload::None)
+    };
+    script(busy, Ok(0), Ok(0)).explained();
+    script(Ok(0), Ok(0), Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    script(busy, busy, Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    script(busy, Ok(0), busy).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
 #[test]
 fn an_update_lets_go_of_one_buffer_and_holds_another() {
     let text = "t0: f0 = open(\"a\", RDWR|CREAT)

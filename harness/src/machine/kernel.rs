@@ -21,7 +21,7 @@ pub const DEBIAN: [(&str, &str, &str); 2] = [
 
 /// Kind of the cache entries that hold kernels. An entry keeps `modules::everything` of its package and nothing else: count on when that list
 /// grows, so that an older entry is not taken for a whole one.
-pub const KIND: &str = "kernels-2";
+pub const KIND: &str = "kernels-3";
 /// Free bytes that fetching needs: the package (some 100 MB), and all of it unpacked (some 450 MB where modules are not compressed).
 const ROOM: u64 = 700 << 20;
 /// Most bytes of a kernel's version string; the real ones have about a hundred.

@@ -41,8 +41,16 @@ pub const E820: &[Wanted] = &[need("nd_e820")];
 pub const VIRTIO: &[Wanted] = &[need("virtio_pci"), need("virtio_pmem")];
 /// pmem on an NVDIMM described by ACPI.
 pub const NFIT: &[Wanted] = &[need("nfit")];
-/// Modules that programs may use if they are there: the devices behind gates, and what the first of them stands on.
-pub const EXTRA: &[Wanted] = &[like("dm_mod"), like("brd"), like("ublk_drv")];
+/// Modules that programs may use if they are there: the devices behind gates, what the first of them stands on, and soft-RoCE, which looks for
+/// its checksum when a device is made (drivers/infiniband/sw/rxe/rxe_icrc.c:rxe_icrc_init, 6.12).
+pub const EXTRA: &[Wanted] = &[
+    like("dm_mod"),
+    like("brd"),
+    like("ublk_drv"),
+    like("crc32_generic"),
+    like("ib_uverbs"),
+    like("rdma_rxe"),
+];
 
 /// All modules that any guest may want: what is kept of a kernel package.
 pub fn everything() -> Vec<Wanted> {

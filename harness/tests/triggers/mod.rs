@@ -11,6 +11,45 @@ pub const SCHEDULES: u64 = 64;
 /// Programs that meet bugs which generated programs meet seldom.
 pub const TRIGGERS: &[(Bug, &str)] = &[
     (
+        Bug::RegionOnDax,
+        r#"image ext4-dax
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
+"#,
+    ),
+    (
+        Bug::RegionWritesPageCache,
+        r#"image xfs
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_WRITE)
+"#,
+    ),
+    (
+        Bug::DeregLeaks,
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
+t0: ibv_dereg_mr(x0)
+"#,
+    ),
+    (
+        Bug::RegionOutlivesProcess,
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: c0 = fork()
+c0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
+t0: kill(c0)
+"#,
+    ),
+    (
         Bug::RecvOtherFile,
         r#"image xfs
 t0: f0 = open("a", RDWR|CREAT)

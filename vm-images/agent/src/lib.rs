@@ -14,6 +14,7 @@ mod look;
 mod mounts;
 pub mod pid1;
 mod pinned;
+mod rdma;
 mod readback;
 mod record;
 mod ring;

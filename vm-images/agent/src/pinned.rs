@@ -26,6 +26,7 @@ pub fn may_pin(program: &Program) -> bool {
         | Call::ProcMemPread { .. }
         | Call::ProcMemPwrite { .. }
         | Call::RegisterBuffers { .. }
+        | Call::RegMr { .. }
         | Call::UpdateBuffers { .. } => true,
         _ => false,
     })

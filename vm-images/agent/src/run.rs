@@ -33,6 +33,8 @@ pub struct Environment {
     pub ring_ops: Arc<Vec<u8>>,
     /// The gates that the kernel can have.
     pub gates: Gates,
+    /// Whether it has an RDMA device.
+    pub rdma: bool,
 }
 
 impl Environment {
@@ -190,6 +192,11 @@ impl Run {
     /// See `Environment::gates`.
     pub fn gates(&self) -> &Gates {
         &self.environment.gates
+    }
+
+    /// See `Environment::rdma`.
+    pub fn has_rdma(&self) -> bool {
+        self.environment.rdma
     }
 
     /// See `Environment::pinned_at_rest`.

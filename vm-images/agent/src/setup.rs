@@ -2,6 +2,7 @@
 
 use crate::gates::Gates;
 use crate::mounts::Mounts;
+use crate::rdma;
 use crate::run::Environment;
 use crate::sys;
 use history::memory::Memory;
@@ -128,6 +129,8 @@ pub fn environment(ring_ops: Vec<u8>) -> Arc<Environment> {
         kmsg: open("/dev/kmsg"),
         ring_ops: Arc::new(ring_ops),
         gates: Gates::new(),
+        // A kernel without soft-RoCE has no device: its programs' lines are left out, and say so.
+        rdma: rdma::make_device().is_ok(),
     };
     environment.silence_drop_caches();
     Arc::new(environment)

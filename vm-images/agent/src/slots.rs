@@ -1,4 +1,4 @@
-//! The slots of a process: descriptors, mappings, pipes and rings, shared by racing lanes.
+//! The slots of a process: descriptors, mappings, pipes, rings and memory regions, shared by racing lanes.
 //!
 //! A look-up takes a share of the handle and lets go of the table at once, so that calls on one slot do race. A descriptor's number
 //! is not free for another file while a share is out: a close under way of others closes the file for real, by putting a tombstone (an
@@ -6,12 +6,13 @@
 //! is used twice in a program.
 
 use crate::descriptors::Sockets;
+use crate::rdma::{Region, Verbs};
 use crate::ring::{Leaving, Ring};
 use crate::sys::{self, arena::Area};
 use history::CallResult;
 use program::{
     CallId, FILES_MAX, FileSlot, GateSlot, MAPS_MAX, MapSlot, Mount, PIPES_MAX, PipeSlot,
-    RINGS_MAX, RingSlot,
+    REGIONS_MAX, RINGS_MAX, RegionSlot, RingSlot,
 };
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -83,6 +84,9 @@ pub struct Slots {
     maps: [Option<Filled<Map>>; MAPS_MAX as usize],
     pipes: [Option<Filled<Pipe>>; PIPES_MAX as usize],
     rings: [Option<Filled<Arc<Ring>>>; RINGS_MAX as usize],
+    regions: [Option<Filled<Region>>; REGIONS_MAX as usize],
+    /// The RDMA device, once this process has opened it.
+    pub verbs: Option<Arc<Verbs>>,
     /// Every ring of the program, also those whose slot was filled anew: their requests are awaited at the end.
     pub all_rings: Vec<Arc<Ring>>,
     /// Rings that were closed, until the kernel has done with them.
@@ -120,9 +124,30 @@ kinds! {
 }
 
 impl Slots {
+    /// Fills the slot; what it held before comes back.
+    pub fn put_region(
+        &mut self,
+        slot: RegionSlot,
+        it: Region,
+        by: CallId,
+    ) -> Option<Filled<Region>> {
+        self.regions.get_mut(slot.0 as usize)?.replace(Filled { it, by })
+    }
+
+    /// Empties the slot. Nobody shares a region but to end it.
+    pub fn take_region(&mut self, slot: RegionSlot) -> Option<Filled<Region>> {
+        self.regions.get_mut(slot.0 as usize)?.take()
+    }
+
     /// Forgets all rings, in a forked child, which has no part in them (see `sys::ring::leave_all`).
     pub fn forget_rings(&mut self) {
         std::mem::forget((std::mem::take(&mut self.rings), std::mem::take(&mut self.all_rings)));
+    }
+
+    /// Forgets all memory regions, in a forked child: they are its parent's, and so is the device's open file.
+    pub fn forget_regions(&mut self) {
+        self.regions = Default::default();
+        self.verbs = None;
     }
 
     /// The pipes that are open.
@@ -171,6 +196,10 @@ impl Table {
         for map in slots.maps.into_iter().flatten() {
             // A range that is already gone is no error of munmap.
             let _ = sys::arena::unmap(map.it.area);
+        }
+        for region in slots.regions.into_iter().flatten() {
+            // What stays pinned shows in the count.
+            let _ = region.it.deregister();
         }
     }
 }

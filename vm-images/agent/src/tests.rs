@@ -44,6 +44,7 @@ fn ground() -> (Memory<'static>, tempfile::TempDir, Arc<Environment>) {
         kmsg: None,
         ring_ops: Arc::new(sys::supported_ops()),
         gates: Gates::default(),
+        rdma: false,
     };
     (memory, root, Arc::new(environment))
 }
@@ -800,6 +801,30 @@ fn a_registered_buffer_is_used_until_its_ring_ends() {
     assert_eq!(returned(&events, 10).0, Err(Errno(libc::ENXIO)));
     assert_eq!(returned(&events, 11).0, Ok(0));
     assert_eq!(skipped(&events, 12), Some(SkipReason::EmptySlot));
+}
+
+/// This machine's kernel is asked for no device.
+#[test]
+fn a_guest_without_a_device_leaves_memory_regions_out() {
+    let shared = Call::Mmap {
+        slot: M0,
+        file: F0,
+        offset: 0,
+        len: 8192,
+        prot: Prot::READ,
+        sharing: Sharing::Shared,
+        flags: MapFlags::default(),
+    };
+    let (slot, access) = (RegionSlot(0), RegionAccess::Read);
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, pwrite(0, 8192)),
+        on(0, shared),
+        on(0, Call::RegMr { slot, map: M0, offset: 0, len: 8192, access }),
+        on(0, Call::DeregMr { region: slot }),
+    ]);
+    assert_eq!(skipped(&events, 3), Some(SkipReason::Unsupported));
+    assert_eq!(skipped(&events, 4), Some(SkipReason::EmptySlot));
 }
 
 /// The child alone can reap what its ring completes, and with it goes what has not completed.

@@ -8,7 +8,7 @@ use crate::outline::OpenFile;
 use crate::{
     Access, Advice, Buf, Call, FILE_MAX, FallocateMode, FileSlot, GATE_MEMORY, GATE_SIZE, GateSlot,
     Lane, LayoutChange, Lease, Line, MapFlags, MapSlot, Mount, MsyncFlags, OpenFlags, PAGE, Path,
-    PinSource, PipeSlot, Prot, RingSlot, Settle, Sharing, SqeFlags, THREADS_MAX, Via,
+    PinSource, PipeSlot, Prot, RegionSlot, RingSlot, Settle, Sharing, SqeFlags, THREADS_MAX, Via,
 };
 
 /// The lane that gives the others their work, releases gates and looks: it never makes a call that may wait.
@@ -38,6 +38,7 @@ struct Taken {
     gate: Option<GateSlot>,
     pipes: Vec<PipeSlot>,
     ring: Option<RingSlot>,
+    region: Option<RegionSlot>,
 }
 
 impl Writer<'_, '_> {
@@ -362,10 +363,16 @@ impl Writer<'_, '_> {
     /// Takes a reference to pages of the file.
     fn take(&mut self, source: PinSource, victim: Victim, lane: Lane) -> Option<Taken> {
         use PinSource as S;
-        let mut taken = Taken { lane, keeper: lane, gate: None, pipes: Vec::new(), ring: None };
+        let (gate, ring, region) = (None, None, None);
+        let mut taken = Taken { lane, keeper: lane, gate, pipes: Vec::new(), ring, region };
         let private = matches!(
             source,
-            S::RegisteredPrivate | S::FixedRead | S::FixedWrite | S::Replaced | S::Cloned
+            S::RegisteredPrivate
+                | S::FixedRead
+                | S::FixedWrite
+                | S::Replaced
+                | S::Cloned
+                | S::RegionPrivate
         );
         let (map, map_len) = match private {
             true => self.private_map(victim, lane)?,
@@ -507,6 +514,11 @@ impl Writer<'_, '_> {
                         _ => self.may_wait(lane, Call::Setlease { file, lease: Lease::Unlock }),
                     }
                 }
+            }
+            S::Region | S::RegionPrivate => {
+                let (slot, access) = (self.new_region(lane), self.region_access());
+                taken.region = Some(slot);
+                self.call(lane, Call::RegMr { slot, map, offset: at, len, access });
             }
         }
         Some(taken)
@@ -660,6 +672,11 @@ impl Writer<'_, '_> {
                 1 => self.call(taken.lane, Call::CloseRing { ring }),
                 _ => {}
             }
+        }
+        if let Some(region) = taken.region.filter(|_| !gone(self, taken.lane))
+            && self.dice.chance(60)
+        {
+            self.call(taken.lane, Call::DeregMr { region });
         }
     }
 

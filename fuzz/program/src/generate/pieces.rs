@@ -7,8 +7,8 @@ use super::Dice;
 use crate::args::Arg;
 use crate::{
     Buf, Call, CallKind, FILE_MAX, FileSlot, GateSlot, IO_MAX, Lane, Line, MapFlags, MapSlot,
-    Mount, MsyncFlags, OpenFlags, PAGE, Path, PipeSlot, Program, Prot, RingSlot, SqeFlags,
-    SyncFileRangeFlags, Via,
+    Mount, MsyncFlags, OpenFlags, PAGE, Path, PipeSlot, Program, Prot, RegionSlot, RingSlot,
+    SqeFlags, SyncFileRangeFlags, Via,
 };
 use arbitrary::{Arbitrary, Result, Unstructured};
 
@@ -105,6 +105,7 @@ fn fill(u: &mut Unstructured<'_>, arg: Arg<'_>) -> Result<()> {
         Arg::NewMap(MapSlot(n)) | Arg::Map(MapSlot(n)) => *n = index(u)?,
         Arg::NewPipe(PipeSlot(n)) | Arg::Pipe(PipeSlot(n)) => *n = index(u)?,
         Arg::NewRing(RingSlot(n)) | Arg::Ring(RingSlot(n)) => *n = index(u)?,
+        Arg::NewRegion(RegionSlot(n)) | Arg::Region(RegionSlot(n)) => *n = index(u)?,
         Arg::Gate(GateSlot(n)) | Arg::DeviceGate(GateSlot(n)) | Arg::MemoryGate(GateSlot(n)) => {
             *n = index(u)?;
         }
@@ -145,6 +146,7 @@ fn fill(u: &mut Unstructured<'_>, arg: Arg<'_>) -> Result<()> {
         Arg::Owner(kind) => *kind = u.choose(crate::OwnerKind::NAMES)?.1,
         Arg::Settle(settle) => *settle = u.choose(crate::Settle::NAMES)?.1,
         Arg::Seconds(n) => *n = u.arbitrary()?,
+        Arg::RegionAccess(access) => *access = u.choose(crate::RegionAccess::NAMES)?.1,
     }
     Ok(())
 }
@@ -155,6 +157,7 @@ pub(crate) fn change(arg: Arg<'_>, dice: &mut Dice<'_, '_>) {
         Arg::NewFile(FileSlot(n)) | Arg::File(FileSlot(n)) => *n = dice.below(4) as u8,
         Arg::NewMap(MapSlot(n)) | Arg::Map(MapSlot(n)) => *n = dice.below(4) as u8,
         Arg::NewPipe(PipeSlot(n)) | Arg::Pipe(PipeSlot(n)) => *n = dice.below(2) as u8,
+        Arg::NewRegion(RegionSlot(n)) | Arg::Region(RegionSlot(n)) => *n = dice.below(2) as u8,
         Arg::NewRing(RingSlot(n)) | Arg::Ring(RingSlot(n)) | Arg::NewChild(n) => {
             *n = dice.below(2) as u8;
         }
@@ -219,6 +222,7 @@ pub(crate) fn change(arg: Arg<'_>, dice: &mut Dice<'_, '_>) {
         Arg::Owner(kind) => *kind = dice.pick(crate::OwnerKind::NAMES).1,
         Arg::Settle(settle) => *settle = dice.pick(crate::Settle::NAMES).1,
         Arg::Seconds(n) => *n = dice.pick(&[0, 1, 2, 45]),
+        Arg::RegionAccess(access) => *access = dice.pick(crate::RegionAccess::NAMES).1,
     }
 }
 

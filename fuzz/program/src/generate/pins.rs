@@ -7,7 +7,7 @@ use super::calls::Use;
 use crate::outline::Ring;
 use crate::{
     Access, Buf, Call, CallKind, GATE_MEMORY, GateSlot, Lane, Lease, OpenFlags, OwnerKind, PAGE,
-    PipeSlot, Prot, RingSlot, Settle,
+    PipeSlot, Prot, REGIONS_MAX, RegionAccess, RegionSlot, RingSlot, Settle,
 };
 
 impl Writer<'_, '_> {
@@ -44,6 +44,7 @@ impl Writer<'_, '_> {
             | K::ProcessVmReadv
             | K::ProcessVmWritev
             | K::RegisterBuffers
+            | K::RegMr
             | K::UpdateBuffers
             | K::ProcMemPread
             | K::ProcMemPwrite
@@ -60,6 +61,13 @@ impl Writer<'_, '_> {
                 if !has_ring =>
             {
                 K::IoUringSetup
+            }
+            K::DeregMr if !space.regions.contains(&true) => {
+                if has_map {
+                    K::RegMr
+                } else {
+                    K::Mmap
+                }
             }
             K::CloneBuffers if rings < 2 => K::IoUringSetup,
             // There is something to replace or to share, mostly.
@@ -181,8 +189,33 @@ impl Writer<'_, '_> {
                 ring: self.some_ring(lane, |ring| ring.registered.is_some()),
             },
             K::CloseRing => Call::CloseRing { ring: self.some_ring(lane, |_| true) },
+            K::RegMr => {
+                let access = self.region_access();
+                let (map, mapping) = self.map(lane, Prot::READ);
+                let (offset, len) = self.map_access(mapping);
+                Call::RegMr { slot: self.new_region(lane), map, offset, len, access }
+            }
+            K::DeregMr => {
+                let regions = self.outline.space(lane).regions;
+                let there: Vec<u8> =
+                    (0..).zip(regions).filter(|(_, there)| *there).map(|(n, _)| n).collect();
+                Call::DeregMr { region: RegionSlot(self.dice.pick_some(&there).unwrap_or(0)) }
+            }
             _ => self.lease_call(kind, lane),
         }
+    }
+
+    /// A slot for a memory region: an empty one, mostly.
+    pub(super) fn new_region(&mut self, lane: Lane) -> RegionSlot {
+        let regions = self.outline.space(lane).regions;
+        match regions.iter().position(|there| !there) {
+            Some(free) if self.dice.chance(85) => RegionSlot(free as u8),
+            _ => RegionSlot(self.dice.below(u64::from(REGIONS_MAX)) as u8),
+        }
+    }
+
+    pub(super) fn region_access(&mut self) -> RegionAccess {
+        self.dice.pick(RegionAccess::NAMES).1
     }
 
     fn lease_call(&mut self, kind: CallKind, lane: Lane) -> Call {

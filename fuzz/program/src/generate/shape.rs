@@ -102,7 +102,9 @@ fn base_weight(kind: CallKind) -> u32 {
         | K::Kill
         | K::Interrupt
         | K::SendFd
-        | K::RecvFd => 1,
+        | K::RecvFd
+        | K::RegMr
+        | K::DeregMr => 1,
         K::Release => 2,
     }
 }

@@ -71,6 +71,13 @@ impl Program {
         let mut choices = vec![
             Call::ProcessVmReadv { map, offset, gate, len: short },
             Call::ProcessVmWritev { map, offset, gate, len: short },
+            Call::RegMr {
+                slot: crate::RegionSlot(0),
+                map,
+                offset,
+                len,
+                access: crate::RegionAccess::Read,
+            },
         ];
         if let Some(pipe) = pipe {
             choices.push(Call::Vmsplice { map, offset, pipe: crate::PipeSlot(pipe), len });
@@ -87,6 +94,10 @@ impl Program {
         }
         let index = dice.below(choices.len() as u64) as usize;
         self.lines[at].call = choices.swap_remove(index);
+        if let Call::RegMr { slot, access, .. } = &mut self.lines[at].call {
+            slot.0 = dice.below(u64::from(crate::REGIONS_MAX)) as u8;
+            *access = dice.pick(crate::RegionAccess::NAMES).1;
+        }
         if !self.lines[at].call.kind().has_ring_form() {
             self.lines[at].via = None;
         }
@@ -107,6 +118,7 @@ fn takes(call: &Call) -> bool {
             | Call::ProcessVmReadv { .. }
             | Call::ProcessVmWritev { .. }
             | Call::RegisterBuffers { .. }
+            | Call::RegMr { .. }
             | Call::UpdateBuffers { .. }
             | Call::Pread { buf: Buf::Map(..), .. }
             | Call::Pwrite { buf: Buf::Map(..), .. }
@@ -122,6 +134,7 @@ fn ends(call: &Call) -> bool {
             | Call::ClosePipe { .. }
             | Call::UpdateBuffers { .. }
             | Call::UnregisterBuffers { .. }
+            | Call::DeregMr { .. }
             | Call::CloseRing { .. }
             | Call::Kill { .. }
             | Call::Exit
@@ -152,6 +165,7 @@ fn place(call: &Call) -> Option<(crate::MapSlot, u64, u64)> {
         | Call::ProcessVmReadv { map, offset, len, .. }
         | Call::ProcessVmWritev { map, offset, len, .. }
         | Call::RegisterBuffers { map, offset, len, .. }
+        | Call::RegMr { map, offset, len, .. }
         | Call::UpdateBuffers { map, offset, len, .. }
         | Call::Pread { buf: Buf::Map(map, offset), len, .. }
         | Call::Pwrite { buf: Buf::Map(map, offset), len, .. } => Some((map, offset, len)),

@@ -186,6 +186,7 @@ impl Outline {
                 let child = usize::from(child % CHILDREN_MAX);
                 let mut space = self.space(lane).clone();
                 space.rings = Default::default();
+                space.regions = Default::default();
                 self.spaces[1 + child] = space;
                 (self.forked[child], self.alive[child]) = (true, true);
             }
@@ -235,6 +236,14 @@ impl Outline {
                 if let Some(ring) = self.ring_mut(lane, *ring) {
                     ring.registered = None;
                 }
+            }
+            Call::RegMr { slot, map, len, .. } => {
+                let there = self.map(lane, *map).is_some() && *len > 0;
+                *self.region_mut(lane, *slot) = there;
+            }
+            Call::DeregMr { region } => {
+                self.end_region(lane, region.0);
+                *self.region_mut(lane, *region) = false;
             }
             Call::OpenGate { slot, gate, access, flags } => {
                 self.open_gate(lane, *slot, *gate, *access, *flags);
@@ -310,11 +319,20 @@ impl Outline {
         self.drop_holds(|hold| hold.until == until);
     }
 
+    pub(super) fn end_region(&mut self, lane: Lane, region: u8) {
+        let space = Outline::space_index(lane);
+        let until = super::references::Until::Deregistered(space, region % crate::REGIONS_MAX);
+        self.drop_holds(|hold| hold.until == until);
+    }
+
     /// Everything that a child had is closed. What a device still does for it goes on.
     fn end_child(&mut self, child: u8) {
         let index = usize::from(child % CHILDREN_MAX);
         for ring in 0..crate::RINGS_MAX {
             self.end_ring(Lane::Child(child), ring);
+        }
+        for region in 0..crate::REGIONS_MAX {
+            self.end_region(Lane::Child(child), region);
         }
         self.spaces[1 + index] = Space::default();
         self.alive[index] = false;

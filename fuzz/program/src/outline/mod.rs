@@ -16,7 +16,7 @@ pub(crate) use references::Hold;
 use crate::{
     Access, CHILDREN_MAX, Call, CallId, FILES_MAX, FileSlot, GATES_MAX, GateSlot, HeldPair, Lane,
     Lease, LeasePair, Line, MAPS_MAX, MapSlot, Mount, NAMES_MAX, OpenFlags, PAGE, PIPES_MAX, Path,
-    PinSource, PipeSlot, Prot, RINGS_MAX, RingSlot, Sharing,
+    PinSource, PipeSlot, Prot, REGIONS_MAX, RINGS_MAX, RegionSlot, RingSlot, Sharing,
 };
 use std::collections::VecDeque;
 
@@ -122,6 +122,8 @@ pub(crate) struct Space {
     /// Indices of pipes: parent and child share what a pipe holds.
     pub pipes: [Option<usize>; PIPES_MAX as usize],
     pub rings: [Option<Ring>; RINGS_MAX as usize],
+    /// Which memory regions there are.
+    pub regions: [bool; REGIONS_MAX as usize],
     /// How its handler answers the break of a lease; none is never.
     pub answer: Option<Lease>,
 }
@@ -253,6 +255,11 @@ impl Outline {
 
     fn ring_mut(&mut self, lane: Lane, slot: RingSlot) -> &mut Option<Ring> {
         &mut self.spaces[Outline::space_index(lane)].rings[usize::from(slot.0 % RINGS_MAX)]
+    }
+
+    fn region_mut(&mut self, lane: Lane, slot: RegionSlot) -> &mut bool {
+        let space = &mut self.spaces[Outline::space_index(lane)];
+        &mut space.regions[usize::from(slot.0 % REGIONS_MAX)]
     }
 
     fn is_held(&self, gate: GateSlot) -> bool {

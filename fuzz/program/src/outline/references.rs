@@ -24,6 +24,8 @@ pub(crate) enum Until {
     Released(GateSlot),
     /// The end of a ring's registration.
     Unregistered(usize, u8),
+    /// The end of a memory region: of which process, and its slot.
+    Deregistered(usize, u8),
     /// A line of the lane that is waited for: until then it is probably in flight.
     Synced(Lane),
 }
@@ -39,6 +41,8 @@ const fn of_file(source: PinSource) -> bool {
             | S::Registered
             | S::Replaced
             | S::Cloned
+            | S::Region
+            | S::RegionPrivate
     )
 }
 
@@ -182,6 +186,19 @@ impl Outline {
                         hold(PinSource::Cloned, inode, Until::Unregistered(space, ring.0));
                     }
                 }
+            }
+            Call::RegMr { slot, map, len, .. } => {
+                if let Some(mapping) = self.map(lane, *map)
+                    && *len > 0
+                {
+                    let source = match mapping.sharing {
+                        Sharing::Shared => PinSource::Region,
+                        Sharing::Private => PinSource::RegionPrivate,
+                    };
+                    let until = Until::Deregistered(space, slot.0 % crate::REGIONS_MAX);
+                    hold(source, mapping.inode, until);
+                }
+                self.end_region(lane, slot.0);
             }
             _ => {}
         }

@@ -77,7 +77,7 @@ fn what_holds_pages_is_moved_and_swapped() {
     let before = Program::parse(text).expect("the program parses");
     let (mut sources, mut changes) = (BTreeSet::new(), BTreeSet::new());
     let mut releases = BTreeSet::new();
-    for seed in 0..6_000 {
+    for seed in 0..20_000 {
         let mut program = before.clone();
         program.mutate(&mut Unstructured::new(&entropy(seed, 512)));
         for pair in program.held_pairs() {
@@ -88,7 +88,7 @@ fn what_holds_pages_is_moved_and_swapped() {
         releases.extend(program.lines.iter().position(release));
     }
     use {LayoutChange as C, PinSource as S};
-    let want = [S::GateRead, S::GateWrite, S::Vmsplice, S::ProcessVmRead, S::Registered];
+    let want = [S::GateRead, S::GateWrite, S::Vmsplice, S::ProcessVmRead, S::Registered, S::Region];
     let want = want.into_iter().collect::<BTreeSet<_>>();
     assert!(sources.is_superset(&want), "{sources:?}");
     let want = [C::FtruncateDown, C::PunchHole, C::CollapseRange, C::Allocate, C::ZeroRange];

@@ -3,8 +3,8 @@
 use super::home;
 use crate::{
     Access, Advice, Buf, Call, CallKind, Direction, FallocateMode, Lane, Lease, MapFlags, Mount,
-    MsyncFlags, Notice, OpenFlags, OwnerKind, PAGE, Program, Prot, Settle, Sharing, SqeFlags,
-    SyncFileRangeFlags, Whence,
+    MsyncFlags, Notice, OpenFlags, OwnerKind, PAGE, Program, Prot, RegionAccess, Settle, Sharing,
+    SqeFlags, SyncFileRangeFlags, Whence,
 };
 use std::collections::BTreeSet;
 
@@ -128,6 +128,9 @@ impl Reached {
                 self.note(format!("open {gate} {}", access.name()));
             }
             Call::Hold { gate } => self.note(format!("hold {gate}")),
+            Call::RegMr { slot, access, .. } => {
+                self.note(format!("ibv_reg_mr {slot} {}", access.name()));
+            }
             Call::Release { gate, settle } => {
                 self.note(format!("release {gate} {}", settle.name()));
             }
@@ -181,8 +184,11 @@ fn wanted() -> Vec<String> {
     let rings_in_child =
         ["IoUringSetup", "RegisterBuffers", "UpdateBuffers", "CloneBuffers", "CloseRing"];
     let pins_in_child = ["Vmsplice", "ReadPipe", "ClosePipe", "ProcMemPread", "ProcMemPwrite"];
+    let regions_in_child = ["RegMr", "DeregMr"];
     let leases_in_child = ["Setlease", "RecvFd", "OnBreak", "Setsig", "SetownEx", "OpenGate"];
-    for kind in in_child.into_iter().chain(pins_in_child).chain(leases_in_child) {
+    for kind in
+        in_child.into_iter().chain(pins_in_child).chain(leases_in_child).chain(regions_in_child)
+    {
         all.push(format!("{kind} in a child"));
     }
     for kind in rings_in_child.into_iter().chain(["UnregisterBuffers"]) {
@@ -235,6 +241,9 @@ fn wanted() -> Vec<String> {
     all.extend(["hold g0", "hold g1", "hold g2", "release g2 COMPLETE"].map(str::to_owned));
     all.extend(["release g0 COMPLETE", "release g0 EIO"].map(str::to_owned));
     all.extend(Settle::NAMES.iter().map(|(name, _)| format!("release g1 {name}")));
+    for (access, _) in RegionAccess::NAMES {
+        all.extend([0, 1].map(|n| format!("ibv_reg_mr x{n} {access}")));
+    }
     for (lease, _) in Lease::NAMES {
         all.extend([format!("setlease {lease}"), format!("on_break {lease}")]);
     }

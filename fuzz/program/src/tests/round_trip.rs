@@ -123,6 +123,8 @@ fn every_call_has_its_text() {
         interrupt(t1)
         send_fd(f0)
         f1 = recv_fd()
+        x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
+        ibv_dereg_mr(x0)
         "#);
 }
 

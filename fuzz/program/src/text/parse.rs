@@ -12,7 +12,8 @@ use crate::{
     Access, Advice, Buf, Call, CallKind, DELAY_US_MAX, FILE_MAX, FallocateMode, FileSlot, GateSlot,
     IO_MAX, IOV_MAX, LEASE_BREAK_TIME_MAX, LINES_MAX, Lane, Lease, Line, MapFlags, MapSlot, Mount,
     MsyncFlags, NAMES_MAX, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Program, Prot,
-    RING_ENTRIES_MAX, RingSlot, Settle, Sharing, SqeFlags, SyncFileRangeFlags, Via, Whence,
+    RING_ENTRIES_MAX, RegionAccess, RegionSlot, RingSlot, Settle, Sharing, SqeFlags,
+    SyncFileRangeFlags, Via, Whence,
 };
 use std::fmt;
 
@@ -187,6 +188,7 @@ fn parse_call(cursor: &mut Cursor, home: Mount) -> Result<Call, ParseError> {
             | Arg::NewMap(_)
             | Arg::NewPipe(_)
             | Arg::NewRing(_)
+            | Arg::NewRegion(_)
             | Arg::NewChild(_) => {
                 fills = true;
                 match filled {
@@ -236,6 +238,9 @@ fn parse_new_slot(cursor: &mut Cursor, arg: Arg<'_>) -> Result<(), ParseError> {
         Arg::NewRing(slot) => {
             slot.0 = cursor.slot("a ring slot", RingSlot::LETTER, RingSlot::MAX)?
         }
+        Arg::NewRegion(slot) => {
+            slot.0 = cursor.slot("a memory region slot", RegionSlot::LETTER, RegionSlot::MAX)?;
+        }
         Arg::NewChild(child) => *child = cursor.slot("a child", 'c', crate::CHILDREN_MAX)?,
         _ => {}
     }
@@ -244,12 +249,19 @@ fn parse_new_slot(cursor: &mut Cursor, arg: Arg<'_>) -> Result<(), ParseError> {
 
 fn parse_arg(cursor: &mut Cursor, arg: Arg<'_>, home: Mount) -> Result<(), ParseError> {
     match arg {
-        Arg::NewFile(_) | Arg::NewMap(_) | Arg::NewPipe(_) | Arg::NewRing(_) | Arg::NewChild(_) => {
-        }
+        Arg::NewFile(_)
+        | Arg::NewMap(_)
+        | Arg::NewPipe(_)
+        | Arg::NewRing(_)
+        | Arg::NewRegion(_)
+        | Arg::NewChild(_) => {}
         Arg::File(slot) => slot.0 = cursor.slot("a file slot", FileSlot::LETTER, FileSlot::MAX)?,
         Arg::Map(slot) => slot.0 = cursor.slot("a mapping slot", MapSlot::LETTER, MapSlot::MAX)?,
         Arg::Pipe(slot) => slot.0 = cursor.slot("a pipe slot", PipeSlot::LETTER, PipeSlot::MAX)?,
         Arg::Ring(slot) => slot.0 = cursor.slot("a ring slot", RingSlot::LETTER, RingSlot::MAX)?,
+        Arg::Region(slot) => {
+            slot.0 = cursor.slot("a memory region slot", RegionSlot::LETTER, RegionSlot::MAX)?;
+        }
         Arg::Gate(gate) => gate.0 = cursor.slot("a gate", GateSlot::LETTER, GateSlot::MAX)?,
         Arg::DeviceGate(gate) => {
             gate.0 = cursor.slot("a block device's gate", GateSlot::LETTER, GateSlot::MEMORY.0)?;
@@ -336,6 +348,7 @@ fn parse_arg(cursor: &mut Cursor, arg: Arg<'_>, home: Mount) -> Result<(), Parse
         Arg::Notice(notice) => *notice = cursor.name(Notice::NAMES)?,
         Arg::Owner(kind) => *kind = cursor.name(OwnerKind::NAMES)?,
         Arg::Settle(settle) => *settle = cursor.name(Settle::NAMES)?,
+        Arg::RegionAccess(access) => *access = cursor.name(RegionAccess::NAMES)?,
         Arg::Seconds(n) => {
             let at = cursor.here();
             let word = cursor.word();

@@ -79,12 +79,14 @@ impl fmt::Display for AtHome<'_, Call> {
             Arg::NewMap(slot) => filled = Some(slot.to_string()),
             Arg::NewPipe(slot) => filled = Some(slot.to_string()),
             Arg::NewRing(slot) => filled = Some(slot.to_string()),
+            Arg::NewRegion(slot) => filled = Some(slot.to_string()),
             Arg::NewChild(child) => filled = Some(format!("c{child}")),
             Arg::File(slot) => words.push(slot.to_string()),
             Arg::Map(slot) => words.push(slot.to_string()),
             Arg::MapAt(slot, offset) => words.push(Buf::Map(*slot, *offset).to_string()),
             Arg::Pipe(slot) => words.push(slot.to_string()),
             Arg::Ring(slot) => words.push(slot.to_string()),
+            Arg::Region(slot) => words.push(slot.to_string()),
             Arg::DeviceGate(gate) | Arg::MemoryGate(gate) | Arg::Gate(gate) => {
                 words.push(gate.to_string());
             }
@@ -135,6 +137,7 @@ impl fmt::Display for AtHome<'_, Call> {
             Arg::Settle(Settle::Complete) => {}
             Arg::Settle(settle) => words.push(settle.name().to_owned()),
             Arg::Seconds(n) => words.push(n.to_string()),
+            Arg::RegionAccess(access) => words.push(access.name().to_owned()),
         });
         if let Some(slot) = filled {
             write!(f, "{slot} = ")?;

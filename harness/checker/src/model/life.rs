@@ -103,6 +103,7 @@ impl World<'_> {
                 | Call::Munmap { .. }
                 | Call::ClosePipe { .. }
                 | Call::CloseRing { .. }
+                | Call::DeregMr { .. }
                     if self.seen[k as usize].slots.first().is_some_and(|s| s.0 == filler) =>
                 {
                     first = first.min(span.inv);

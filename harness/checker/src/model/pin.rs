@@ -18,6 +18,8 @@ pub enum Means {
     Copy,
     /// A buffer registered with that ring (by its filler).
     Registered(u16),
+    /// An RDMA memory region (by the call that made it).
+    Region,
 }
 
 /// From when to when, the ends included.
@@ -120,6 +122,14 @@ impl World<'_> {
                 let Some(ring) = self.seen[call as usize].slots.first() else { return };
                 (1, one(offset, len), Means::Registered(ring.0))
             }
+            Call::RegMr { offset, len, .. } => {
+                // In a private mapping every page is a copy first, be it only to be read (mm/internal.h:gup_must_unshare, 6.12; FOLL_WRITE in 6.1).
+                let private = self.map_in(call, 0).is_some_and(|map| map.private.is_some());
+                if private || matches!(self.seen[call as usize].result, Some(Err(_))) {
+                    return;
+                }
+                (0, one(offset, len), Means::Region)
+            }
             other => (1, other.buffers().collect(), Means::Transfer),
         };
         let (maybe, sure) = match means {
@@ -127,9 +137,11 @@ impl World<'_> {
                 Some(times) => times,
                 None => ((span.inv, over), None),
             },
+            Means::Region => self.region_lives(call),
             _ => ((span.inv, over), self.surely_in_flight(call)),
         };
-        let term = if matches!(means, Means::Registered(_)) { Term::Long } else { Term::Short };
+        let long = matches!(means, Means::Registered(_) | Means::Region);
+        let term = if long { Term::Long } else { Term::Short };
         let real = self.real.get(&call);
         let (mut slot, mut index) = (first_slot, 0);
         for (buf, len) in &iov {
@@ -175,6 +187,15 @@ impl World<'_> {
         let died = self.death(Self::process(self.line(call).lane)).0;
         let until = released.min(died).saturating_sub(1);
         (stand.seq <= until).then_some((stand.seq, until))
+    }
+
+    /// When a memory region was there. A child has no part in it. It is gone when the call that ends it returns, or its process is
+    /// (drivers/infiniband/sw/rxe/rxe_pool.c:__rxe_cleanup waits for who uses it, 6.12 and 6.1).
+    fn region_lives(&self, call: u16) -> (Time, Option<Time>) {
+        let own = Self::process(self.line(call).lane);
+        let life = self.lives(call).into_iter().find(|life| life.process == own);
+        let (from, to) = life.map_or((self.span(call).inv, NEVER), |life| life.maybe);
+        ((from, to), life.and_then(|life| life.sure))
     }
 
     /// When a registered buffer was there; none if registering failed. What rings share by then counts as held; how long that surely is, is not asked.

@@ -5,12 +5,12 @@
 //! Assumes: the agent gave the counters time to settle: pins of an I/O are dropped after it is over.
 //! Does not verify: references that are no pins (pipes), which no counter counts.
 
-use super::errnos::{Allowed, Holds, buffer_faults};
+use super::errnos::{Allowed, Holds, buffer_faults, unmapped_meanwhile};
 use super::{Findings, who};
 use crate::model::World;
 use crate::policy::{Meets, Pin, Term};
 use crate::{AnomalyKind, Oracle};
-use program::{Buf, Call, Sharing};
+use program::{Buf, Call, RegionAccess, Sharing};
 
 const ENXIO: i32 = 6;
 const ENOMEM: i32 = 12;
@@ -56,6 +56,7 @@ fn pins(world: &World, call: u16) -> bool {
         Call::ProcessVmReadv { .. }
         | Call::ProcessVmWritev { .. }
         | Call::RegisterBuffers { .. }
+        | Call::RegMr { .. }
         | Call::UpdateBuffers { .. } => true,
         other => {
             other.buffers().next().is_some()
@@ -66,7 +67,6 @@ fn pins(world: &World, call: u16) -> bool {
 
 /// What register_buffers and update_buffers may answer: both pin alike (io_uring/rsrc.c:io_sqe_buffer_register, 6.12 and 6.1).
 pub(super) fn register(world: &World, call: u16, offset: u64, len: u64, allowed: &mut Allowed) {
-    let span = world.span(call);
     match world.call_of(call) {
         Call::UpdateBuffers { .. } => {
             nothing_registered(world, call, 0, allowed);
@@ -86,8 +86,29 @@ pub(super) fn register(world: &World, call: u16, offset: u64, len: u64, allowed:
     allowed.maybe(may || gup, EFAULT);
     let file = &world.files[map.file];
     let dax = file.is_dax();
-    let steady = !super::errnos::unmapped_meanwhile(world, call, 1);
-    match world.policy.tables.pin(dax, map.sharing) {
+    let pin = world.policy.tables.pin(dax, map.sharing);
+    long_term(world, call, 1, pin, (offset, len), allowed);
+    // 6.1 finds out that a mapping is of a file only after it has pinned it.
+    let late = map.sharing == Sharing::Shared || map.private.is_some();
+    allowed.maybe(
+        late && world.policy.tables.pin(false, Sharing::Private) == Pin::Refused(EOPNOTSUPP),
+        EOPNOTSUPP,
+    );
+}
+
+/// What the table says of a wish to pin a range of the mapping in that slot.
+fn long_term(
+    world: &World,
+    call: u16,
+    slot: usize,
+    pin: Pin,
+    (offset, len): (u64, u64),
+    allowed: &mut Allowed,
+) {
+    let Some(map) = world.map_in(call, slot) else { return };
+    let span = world.span(call);
+    let steady = !unmapped_meanwhile(world, call, slot);
+    match pin {
         Pin::Granted => {}
         Pin::Refused(errno) => allowed.on(Holds::of(true, steady), errno),
         Pin::RefusedUnlessCopied(errno) => {
@@ -109,12 +130,44 @@ pub(super) fn register(world: &World, call: u16, offset: u64, len: u64, allowed:
             allowed.on(Holds::of(!sure, !may && steady), errno);
         }
     }
-    // 6.1 finds out that a mapping is of a file only after it has pinned it.
-    let late = map.sharing == Sharing::Shared || map.private.is_some();
-    allowed.maybe(
-        late && world.policy.tables.pin(false, Sharing::Private) == Pin::Refused(EOPNOTSUPP),
-        EOPNOTSUPP,
-    );
+}
+
+/// What ibv_reg_mr may answer. (drivers/infiniband/core/umem.c:ib_umem_get of 6.12 and 6.1, of which only the pages can be at fault: the agent has
+/// CAP_IPC_LOCK.)
+pub(super) fn region(
+    world: &World,
+    call: u16,
+    (offset, len): (u64, u64),
+    access: RegionAccess,
+    allowed: &mut Allowed,
+) {
+    allowed.maybe(true, ENOMEM);
+    // Nothing is a region of one page where it begins within a page, and of none otherwise.
+    let within = !offset.is_multiple_of(crate::model::PAGE);
+    allowed.must(len == 0 && !within, EINVAL);
+    let Some(map) = world.map_in(call, 0) else {
+        allowed.maybe(true, EFAULT);
+        return;
+    };
+    if len == 0 && !within {
+        return;
+    }
+    let len = len.max(1);
+    let tables = &world.policy.tables;
+    let dax = world.files[map.file].is_dax();
+    let writes = tables.region_writes(access);
+    let span = world.span(call);
+    let mut faults = world.faults(map, offset, len, writes, span);
+    // What is only read is written by force, which is for private mappings only (mm/gup.c:check_vma_flags).
+    if writes && access == RegionAccess::Read && map.private.is_some() {
+        (faults.segv_may, faults.segv_must, faults.gup_may) = (None, None, None);
+    }
+    let gone = unmapped_meanwhile(world, call, 0) || offset.saturating_add(len) > map.len.0;
+    allowed.maybe(faults.may().is_some() || faults.gup_may.is_some() || gone, EFAULT);
+    // A DAX mapping is refused before its protection is looked at.
+    allowed.must(faults.segv_must.is_some() && !dax, EFAULT);
+    let pin = tables.region(dax, map.sharing, access);
+    long_term(world, call, 0, pin, (offset, len), allowed);
 }
 
 /// Whether the ring that is to get a buffer may have one: an earlier one, or one that a racing call gives it.

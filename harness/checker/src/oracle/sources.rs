@@ -1,6 +1,6 @@
 //! Could each call that takes, uses or gives back a reference return what it returned?
 //!
-//! Verifies: errnos and counts of vmsplice, tee and reads of pipes, process_vm_readv and its kin, /proc/self/mem, registered buffers, open files that
+//! Verifies: errnos and counts of vmsplice, tee and reads of pipes, process_vm_readv and its kin, /proc/self/mem, registered buffers, memory regions, open files that
 //! travel, and the EIO of a gate that was released so; that only what was interrupted says EINTR.
 //! Assumes: the pages that a call moves go in order, and what it returns ends where the first one faults.
 //! Does not verify: how much goes into a pipe in one call, beyond its bounds.
@@ -145,6 +145,9 @@ pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
         }
         Call::CloneBuffers { .. } => pins::clone(world, call, allowed),
         Call::UnregisterBuffers { .. } => pins::unregister(world, call, allowed),
+        Call::RegMr { offset, len, access, .. } => {
+            pins::region(world, call, (*offset, *len), *access, allowed);
+        }
         Call::SetownEx { lane, .. } => allowed.maybe(lane_may_be_gone(lane), ESRCH),
         Call::Interrupt { .. } | Call::Kill { .. } => allowed.maybe(true, ESRCH),
         Call::RecvFd { .. } => {

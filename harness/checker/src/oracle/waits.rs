@@ -733,6 +733,7 @@ fn by(world: &World, hold: &Hold) -> String {
             None => format!(" by {call}"),
         },
         Means::Registered(_) => format!(" by the buffer of {call}"),
+        Means::Region => format!(" by the memory region of {call}"),
     }
 }
 

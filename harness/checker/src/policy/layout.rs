@@ -3,7 +3,7 @@
 //! One row for one statement; where none speaks of a case, nothing special happens. The oracles read these and know no kernel's name.
 
 use super::Regime;
-use program::{FallocateMode, Mount, Sharing};
+use program::{FallocateMode, Mount, RegionAccess, Sharing};
 
 /// A change of where a file's bytes lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -268,29 +268,95 @@ const PINS_REVOKED: &[PinRow] = &[
     row(false, Sharing::Private, Pin::Granted),
 ];
 
-/// Both tables of a policy.
+/// One statement about RDMA memory regions in mappings of files.
+#[derive(Clone, Copy, Debug)]
+pub struct RegionRow {
+    /// DAX or not.
+    pub dax: bool,
+    /// How it is mapped.
+    pub sharing: Sharing,
+    /// What the device may do to them.
+    pub access: &'static [RegionAccess],
+    /// The answer.
+    pub pin: Pin,
+}
+
+const ANY: &[RegionAccess] = &[RegionAccess::Read, RegionAccess::Write];
+const READ: &[RegionAccess] = &[RegionAccess::Read];
+const WRITE: &[RegionAccess] = &[RegionAccess::Write];
+
+const fn region(
+    dax: bool,
+    sharing: Sharing,
+    access: &'static [RegionAccess],
+    pin: Pin,
+) -> RegionRow {
+    RegionRow { dax, sharing, access, pin }
+}
+
+/// drivers/infiniband/core/umem.c:ib_umem_get pins with FOLL_LONGTERM, and with FOLL_WRITE only what the device may write (6.12): of the page cache a
+/// region to be read is granted, one to be written is not (mm/gup.c:writable_file_mapping_allowed).
+const REGIONS: &[RegionRow] = &[
+    region(true, Sharing::Shared, ANY, Pin::Refused(EOPNOTSUPP)),
+    region(true, Sharing::Private, ANY, Pin::RefusedUnlessCopied(EOPNOTSUPP)),
+    region(false, Sharing::Shared, READ, Pin::Granted),
+    region(false, Sharing::Shared, WRITE, Pin::Refused(EFAULT)),
+    region(false, Sharing::Private, ANY, Pin::Granted),
+];
+
+/// 6.1 has no writable_file_mapping_allowed: pages of the page cache are pinned to be written for as long as user space likes.
+const REGIONS_6_1: &[RegionRow] = &[
+    region(true, Sharing::Shared, ANY, Pin::Refused(EOPNOTSUPP)),
+    region(true, Sharing::Private, ANY, Pin::RefusedUnlessCopied(EOPNOTSUPP)),
+    region(false, Sharing::Shared, ANY, Pin::Granted),
+    region(false, Sharing::Private, ANY, Pin::Granted),
+];
+
+const REGIONS_LEASED: &[RegionRow] = &[
+    region(true, Sharing::Shared, ANY, Pin::NeedsLease(EPERM)),
+    region(false, Sharing::Shared, WRITE, Pin::Refused(EFAULT)),
+];
+
+const REGIONS_REVOKED: &[RegionRow] =
+    &[region(false, Sharing::Shared, WRITE, Pin::Refused(EFAULT))];
+
+/// The tables of a policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     /// Changes of layout against held pages.
     pub layout: &'static [LayoutRow],
     /// Long-term pins.
     pub pins: &'static [PinRow],
+    /// RDMA memory regions.
+    pub regions: &'static [RegionRow],
+    /// Whether a region that the device only reads is pinned as one that it writes, by force: FOLL_WRITE | FOLL_FORCE
+    /// (drivers/infiniband/core/umem.c:ib_umem_get, 6.1).
+    pub regions_write: bool,
 }
 
 impl Tables {
     /// Those of a regime; of mainline, those of 6.12.
     pub const fn of(regime: Regime) -> Tables {
         match regime {
-            Regime::Mainline => Tables { layout: MAINLINE, pins: PINS },
+            Regime::Mainline => Tables::with(MAINLINE, PINS, REGIONS),
             Regime::LayoutLease | Regime::LayoutLeaseStrict => {
-                Tables { layout: LAYOUT_LEASE, pins: PINS_LEASED }
+                Tables::with(LAYOUT_LEASE, PINS_LEASED, REGIONS_LEASED)
             }
-            Regime::Revoke => Tables { layout: REVOKE, pins: PINS_REVOKED },
+            Regime::Revoke => Tables::with(REVOKE, PINS_REVOKED, REGIONS_REVOKED),
         }
     }
 
     /// Those of 6.1.
-    pub const V6_1: Tables = Tables { layout: MAINLINE_6_1, pins: PINS_6_1 };
+    pub const V6_1: Tables =
+        Tables { regions_write: true, ..Tables::with(MAINLINE_6_1, PINS_6_1, REGIONS_6_1) };
+
+    const fn with(
+        layout: &'static [LayoutRow],
+        pins: &'static [PinRow],
+        regions: &'static [RegionRow],
+    ) -> Tables {
+        Tables { layout, pins, regions, regions_write: false }
+    }
 
     /// The row that speaks of a case.
     pub fn layout(&self, change: Change, mount: Mount, term: Term) -> Option<&'static LayoutRow> {
@@ -304,11 +370,26 @@ impl Tables {
         let row = self.pins.iter().find(|r| r.dax == dax && r.sharing == sharing);
         row.map_or(Pin::Granted, |r| r.pin)
     }
+
+    /// What becomes of an RDMA memory region.
+    pub fn region(&self, dax: bool, sharing: Sharing, access: RegionAccess) -> Pin {
+        let fits =
+            |r: &&RegionRow| r.dax == dax && r.sharing == sharing && r.access.contains(&access);
+        self.regions.iter().find(fits).map_or(Pin::Granted, |r| r.pin)
+    }
+
+    /// Whether the pages of a region are pinned to be written.
+    pub fn region_writes(&self, access: RegionAccess) -> bool {
+        self.regions_write || access == RegionAccess::Write
+    }
 }
 
 impl PartialEq for Tables {
     fn eq(&self, other: &Tables) -> bool {
-        std::ptr::eq(self.layout, other.layout) && std::ptr::eq(self.pins, other.pins)
+        std::ptr::eq(self.layout, other.layout)
+            && std::ptr::eq(self.pins, other.pins)
+            && std::ptr::eq(self.regions, other.regions)
+            && self.regions_write == other.regions_write
     }
 }
 
@@ -363,6 +444,23 @@ mod tests {
         assert!(Tables::of(Regime::Mainline).layout(C::Allocate, Ext4Dax, Term::Short).is_none());
         let punch = Tables::V6_1.layout(C::Punch, Ext4Dax, Term::Short).expect("6.1 punches too");
         assert_eq!(punch.when, When::InsideFile);
+    }
+
+    #[test]
+    fn regions_are_refused_where_each_kernel_looks() {
+        let (new, old) = (Tables::of(Regime::Mainline), Tables::V6_1);
+        for access in ANY {
+            for tables in [new, old] {
+                let pin = tables.region(true, Sharing::Shared, *access);
+                assert_eq!(pin, Pin::Refused(EOPNOTSUPP));
+                assert_eq!(tables.region(false, Sharing::Private, *access), Pin::Granted);
+            }
+            assert_eq!(old.region(false, Sharing::Shared, *access), Pin::Granted);
+        }
+        assert_eq!(new.region(false, Sharing::Shared, RegionAccess::Read), Pin::Granted);
+        let written = new.region(false, Sharing::Shared, RegionAccess::Write);
+        assert_eq!(written, Pin::Refused(EFAULT));
+        assert!(old.region_writes(RegionAccess::Read) && !new.region_writes(RegionAccess::Read));
     }
 
     #[test]

@@ -4,7 +4,8 @@ mod layout;
 mod regime;
 
 pub use layout::{
-    BREAKS, Breaks, Change, LayoutRow, Meets, Pin, PinRow, Reach, Tables, Term, When, breaks,
+    BREAKS, Breaks, Change, LayoutRow, Meets, Pin, PinRow, Reach, RegionRow, Tables, Term, When,
+    breaks,
 };
 pub use regime::Regime;
 

@@ -287,6 +287,14 @@ bugs! {
         "A page that was taken away stays mapped.";
     RevokeKeepsBlock, "revoke-keeps-block", [Leak, Bytes],
         "A page that is taken away goes to another file while transfers into it are under way.";
+    RegionOnDax, "region-on-dax", [Errnos, Pins],
+        "An RDMA memory region can be made of pages of a DAX file.";
+    RegionWritesPageCache, "region-writes-page-cache", [Errnos, Pins],
+        "A device gets pages of the page cache to write to, without telling the file system.";
+    DeregLeaks, "dereg-leaks", [Pins],
+        "Deregistering a memory region forgets to give back its pages.";
+    RegionOutlivesProcess, "region-outlives-process", [Pins],
+        "The memory regions of a process that has ended keep their pages.";
 }
 
 impl Bug {

@@ -22,7 +22,7 @@ use super::world::{
     resolve,
 };
 use history::{Errno, Event, Payload, SkipReason, Splat, stamp};
-use program::{Buf, Call, CallId, Lane, THREADS_MAX, Whence};
+use program::{Buf, Call, CallId, Lane, PAGE, RegionAccess, THREADS_MAX, Whence};
 use std::rc::Rc;
 
 /// The future of a lane: it never ends.
@@ -533,7 +533,7 @@ fn pin_buffer(w: &mut World, map: &MapRef, offset: u64, len: u64) -> Result<Regi
     if len == 0 {
         return Err(EFAULT);
     }
-    let ask = Ask { write: true, pinned: true, long: true, force: false };
+    let ask = Ask { write: true, pinned: true, long: true, ..Ask::default() };
     let (parts, whole) = w.grab(map, offset, len, ask);
     if let Err(e) = whole {
         if w.has(Bug::PinLeakedOnRefusal) {
@@ -579,6 +579,26 @@ fn clone_buffers(w: &mut World, ring: &Ring, src: &Ring) -> Result<u64, Errno> {
     }
     ring.buffer.replace(Some(shared));
     Ok(0)
+}
+
+/// The pages of an RDMA memory region. Nothing is a region of one page where it begins within a page.
+fn region(
+    w: &mut World,
+    map: &MapRef,
+    offset: u64,
+    len: u64,
+    access: RegionAccess,
+) -> Result<Vec<super::hold::Part>, Errno> {
+    if len == 0 && offset.is_multiple_of(PAGE) {
+        return Err(EINVAL);
+    }
+    let write = access == RegionAccess::Write;
+    let ask = Ask { write, pinned: true, long: true, region: true, ..Ask::default() };
+    let (parts, whole) = w.grab(map, offset, len.max(1), ask);
+    if whole.is_err() && w.has(Bug::PinLeakedOnRefusal) {
+        w.leak(&parts);
+    }
+    whole.map(|()| parts)
 }
 
 /// IORING_UNREGISTER_BUFFERS: waits for requests that use them.
@@ -658,6 +678,23 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
         }
         Call::RegisterBuffers { offset, len, .. } => {
             plain(register(w, &n.rings[0], &n.maps[0], *offset, *len))
+        }
+        Call::RegMr { slot, offset, len, access, .. } => {
+            let made = region(w, &n.maps[0], *offset, *len, *access);
+            if let Ok(parts) = &made {
+                w.process_mut(lane).regions[usize::from(slot.0)] =
+                    Some((Rc::new(parts.clone()), id));
+                w.progress += 1;
+            }
+            plain(made.map(|_| 0))
+        }
+        Call::DeregMr { region } => {
+            let gone = w.process_mut(lane).regions[usize::from(region.0)].take();
+            if let Some((parts, _)) = gone.filter(|_| w.has(Bug::DeregLeaks)) {
+                w.leak(&parts);
+            }
+            w.progress += 1;
+            plain(Ok(0))
         }
         Call::UpdateBuffers { offset, len, .. } => {
             plain(update(w, &n.rings[0], &n.maps[0], *offset, *len))

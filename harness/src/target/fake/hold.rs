@@ -82,6 +82,8 @@ pub(super) struct Ask {
     pub long: bool,
     /// FOLL_FORCE: whatever mprotect says, where a private copy or the right to ask for it allows that.
     pub force: bool,
+    /// For an RDMA memory region.
+    pub region: bool,
 }
 
 impl Part {
@@ -176,7 +178,7 @@ impl World {
 
     fn grab_page(&mut self, map: &MapRef, at: u64, ask: Ask) -> Result<Rc<Hold>, Errno> {
         if ask.long {
-            self.may_pin_for_long(map, at)?;
+            self.may_pin_for_long(map, at, ask)?;
         }
         if map.missing(self, at, ask.write, ask.force).is_some() {
             return Err(EFAULT);
@@ -184,7 +186,8 @@ impl World {
         let vma = map.vma.borrow();
         let (mount, ino) = (vma.file.mount, vma.file.ino);
         let page = page_of(vma.offset + at);
-        if ask.write && !vma.shared {
+        // Who keeps a page of a private mapping for long gets a copy, be it only to read.
+        if (ask.write || ask.long) && !vma.shared {
             let fs = &mut self.fs[mount];
             let mut copies = vma.copies.borrow_mut();
             copies.entry(page).or_insert_with(|| Rc::new(RefCell::new(fs.page(ino, page))));
@@ -216,18 +219,22 @@ impl World {
     }
 
     /// Whether a page may be pinned for as long as user space likes: the table of the regime.
-    fn may_pin_for_long(&self, map: &MapRef, at: u64) -> Result<(), Errno> {
+    fn may_pin_for_long(&self, map: &MapRef, at: u64, ask: Ask) -> Result<(), Errno> {
         if !map.covers(at) {
             return Err(EFAULT);
         }
         let vma = map.vma.borrow();
         if !Mount::ALL[vma.file.mount].is_dax() {
             // Whoever writes to a shared page of a file must tell the file system each time.
-            return if vma.shared { Err(EFAULT) } else { Ok(()) };
+            let tells =
+                !vma.shared || !ask.write || ask.region && self.has(Bug::RegionWritesPageCache);
+            return if tells { Ok(()) } else { Err(EFAULT) };
         }
         let page = page_of(vma.offset + at);
-        let copied = vma.copies.borrow().contains_key(&page) && vma.prot.has(Prot::WRITE);
-        if copied || self.has(Bug::LongTermPinAllowed) {
+        let allowed = if ask.write { vma.prot.has(Prot::WRITE) } else { vma.prot != Prot(0) };
+        let copied = vma.copies.borrow().contains_key(&page) && allowed;
+        let region = ask.region && self.has(Bug::RegionOnDax);
+        if copied || region || self.has(Bug::LongTermPinAllowed) {
             return Ok(());
         }
         match self.regime {

@@ -49,6 +49,7 @@ fn may_pin(program: &Program) -> bool {
         | Call::ProcMemPread { .. }
         | Call::ProcMemPwrite { .. }
         | Call::RegisterBuffers { .. }
+        | Call::RegMr { .. }
         | Call::UpdateBuffers { .. } => true,
         _ => false,
     })

@@ -14,7 +14,7 @@ use checker::Regime;
 use history::{Errno, Event, FileFacts, FileId, SkipReason};
 use program::{
     Access, Call, CallId, FILES_MAX, GateSlot, Line, MAPS_MAX, Mount, Notice, OpenFlags, PIPES_MAX,
-    RINGS_MAX, Slot as Uses,
+    REGIONS_MAX, RINGS_MAX, Slot as Uses,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -189,6 +189,8 @@ pub(super) struct Process {
     pub pipes: [Slot<Rc<Pipe>>; PIPES_MAX as usize],
     /// Rings.
     pub rings: [Slot<Rc<Ring>>; RINGS_MAX as usize],
+    /// RDMA memory regions: their pages.
+    pub regions: [Slot<Rc<Vec<super::hold::Part>>>; REGIONS_MAX as usize],
     /// What its signal handler answers to the break of a lease.
     pub answer: Option<program::Lease>,
 }
@@ -413,6 +415,9 @@ impl World {
     /// Ends a process: its slots are emptied.
     pub fn end_process(&mut self, index: usize) {
         if let Some(process) = self.procs[index].take() {
+            if self.has(Bug::RegionOutlivesProcess) {
+                process.regions.iter().flatten().for_each(|(parts, _)| self.leak(parts));
+            }
             for (pipe, _) in process.pipes.iter().flatten() {
                 pipe.put();
             }
@@ -438,8 +443,9 @@ impl World {
         for (pipe, _) in child.pipes.iter().flatten() {
             pipe.get();
         }
-        // A child leaves its parent's rings alone.
+        // A child leaves its parent's rings and memory regions alone.
         child.rings = Default::default();
+        child.regions = Default::default();
         child
     }
 }
@@ -493,6 +499,10 @@ pub(super) fn resolve(w: &World, lane: usize, call: &Call) -> Option<Needs> {
             Uses::Pipe(p) => {
                 let (pipe, by) = process.pipes[usize::from(p.0)].as_ref()?;
                 needs.pipes.push(pipe.clone());
+                by
+            }
+            Uses::Region(x) => {
+                let (_, by) = process.regions[usize::from(x.0)].as_ref()?;
                 by
             }
             Uses::Ring(r) => {

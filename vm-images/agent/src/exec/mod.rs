@@ -602,6 +602,7 @@ impl Exec<'_> {
         if result == Ok(0) {
             sys::die_with_parent();
             let mut slots = self.run.table.lock();
+            slots.forget_regions();
             if !slots.all_rings.is_empty() {
                 slots.forget_rings();
                 sys::ring::leave_all();

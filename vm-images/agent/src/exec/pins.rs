@@ -2,6 +2,7 @@
 
 use super::{Exec, Issue, count, seen};
 use crate::io::Direction;
+use crate::rdma::{Region, Verbs};
 use crate::record::pid;
 use crate::ring::Ring;
 use crate::run::Run;
@@ -10,7 +11,7 @@ use crate::sys::{self, Span, ring as requests, uffd};
 use history::bytes::signed_prefix;
 use history::stamp::{CALL_POISON, sign};
 use history::{Bytes, Errno, Payload, SkipReason};
-use program::{Buf, Call, GATE_MEMORY, GateSlot, MapSlot, RingSlot};
+use program::{Buf, Call, GATE_MEMORY, GateSlot, MapSlot, RegionAccess, RegionSlot, RingSlot};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use std::sync::Arc;
@@ -142,6 +143,15 @@ impl Exec<'_> {
                 self.plain(|| requests::unregister_buffers(ring.as_fd()))
             }
             Call::CloseRing { ring } => self.close_ring(ring),
+            Call::RegMr { slot, map, offset, len, access } => {
+                let span = self.part(map, offset, len)?;
+                self.register_region(slot, span, access)
+            }
+            Call::DeregMr { region } => {
+                let found = self.table().lock().take_region(region).ok_or(SkipReason::EmptySlot)?;
+                self.slots.push(found.by);
+                self.plain(|| found.it.deregister())
+            }
             _ => self.leases(call),
         }
     }
@@ -150,6 +160,28 @@ impl Exec<'_> {
         let found = self.table().lock().ring(slot).ok_or(SkipReason::EmptySlot)?;
         self.slots.push(found.by);
         Ok(found.it)
+    }
+
+    /// What the slot had is deregistered once the new one is there.
+    fn register_region(&mut self, slot: RegionSlot, span: Span, access: RegionAccess) -> Issue<()> {
+        if !self.run.has_rdma() {
+            return Err(SkipReason::Unsupported);
+        }
+        let mut slots = self.run.table.lock();
+        let verbs = match slots.verbs.clone() {
+            Some(verbs) => verbs,
+            None => {
+                let verbs = Arc::new(Verbs::open().map_err(|_| SkipReason::Unsupported)?);
+                slots.verbs.insert(verbs).clone()
+            }
+        };
+        drop(slots);
+        let (id, table) = (self.id(), &self.run.table);
+        self.plain(|| {
+            let region = Region::register(&verbs, span, access)?;
+            let old = table.lock().put_region(slot, region, id);
+            old.map_or(Ok(0), |old| old.it.deregister())
+        })
     }
 
     fn close_ring(&mut self, slot: RingSlot) -> Issue<()> {

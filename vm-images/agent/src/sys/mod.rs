@@ -11,6 +11,7 @@ pub mod fault;
 pub mod lease;
 mod memory;
 pub mod notice;
+pub mod rdma;
 pub mod ring;
 pub mod ublk;
 pub mod uffd;

@@ -5,7 +5,7 @@ use crate::model::content::Content;
 use crate::model::file::File;
 use crate::model::order::NEVER;
 use history::{FileId, stamp};
-use program::{Access, Advice, GATE_SIZE, GateSlot, Mount, SqeFlags};
+use program::{Access, Advice, GATE_SIZE, GateSlot, Mount, RegionAccess, SqeFlags};
 
 /// What a ring has registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,6 +312,50 @@ impl World<'_> {
             (self.seen[call as usize].slots.first(), self.seen[call as usize].result)
         {
             self.registered.remove(&ring.0);
+        }
+    }
+
+    /// A memory region pins its pages: in a private mapping copies, which are made first, also before a page that is refused.
+    pub(super) fn register_region(
+        &mut self,
+        call: u16,
+        offset: u64,
+        len: u64,
+        access: RegionAccess,
+    ) {
+        let Some(map) = self.map_in(call, 0).cloned() else { return };
+        let writes = self.policy.tables.region_writes(access);
+        let (first, last) = (page_down(offset), page_up(offset.saturating_add(len)));
+        let dirty = (map.offset + first, map.offset + last);
+        match map.private {
+            None if writes => {
+                self.touch_file(call, map.file, dirty, Kind::Dirty);
+                self.given(call, 0, &[(Buf::Map(program::MapSlot(0), offset), len)], true);
+            }
+            None => self.given(call, 0, &[(Buf::Map(program::MapSlot(0), offset), len)], false),
+            Some(obj) if !self.objects[obj.0 as usize].is_opaque(first, last) => {
+                let viewed = self.files[map.file].obj;
+                let copy = Src::Copy { obj: viewed, delta: map.offset as i64, before: false };
+                self.assign(call, obj, (first, last), copy, false);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// What the device may have written is dirtied when it is given back, whether it was written or not (drivers/infiniband/core/umem.c:__ib_umem_release,
+    /// 6.12 and 6.1).
+    pub(super) fn deregister_region(&mut self, call: u16) {
+        let Some(by) = self.seen[call as usize].slots.first().map(|s| s.0) else { return };
+        if by as usize >= self.program.lines.len() {
+            return;
+        }
+        if let Call::RegMr { offset, len, access, .. } = self.call_of(by)
+            && self.policy.tables.region_writes(*access)
+            && let Some(map) = self.map_in(by, 0).filter(|map| map.private.is_none()).cloned()
+        {
+            let (first, last) = (page_down(*offset), page_up(offset.saturating_add(*len)));
+            let dirty = (map.offset + first, map.offset + last);
+            self.touch_file(call, map.file, dirty, Kind::Dirty);
         }
     }
 

@@ -274,6 +274,10 @@ impl<'a> World<'a> {
             Call::RegisterBuffers { offset, len, .. } | Call::UpdateBuffers { offset, len, .. } => {
                 self.register(call, *offset, *len, result);
             }
+            Call::RegMr { offset, len, access, .. } => {
+                self.register_region(call, *offset, *len, *access);
+            }
+            Call::DeregMr { .. } => self.deregister_region(call),
             Call::CloneBuffers { .. } => self.clone_buffers(call, result),
             Call::SendFd { .. } => self.send_fd(call, result),
             // They only hold, ask or tell; `model/gate`, `model/pin` and `model/lease` read them off the history.
