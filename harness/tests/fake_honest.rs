@@ -489,10 +489,13 @@ fn every_line_is_accounted_for(program: &Program, events: &[Event]) {
         assert!(seq > last, "{call:?}");
         last = seq;
     }
-    // A call that was cut off with its child never returns.
+    // A call that was cut off with its child never returns, nor does anybody learn of a request whose child has gone.
     for (index, (line, closed)) in program.lines.iter().zip(&mut closed).enumerate() {
-        let cut =
-            |other: &program::Line| matches!(other.call, Call::Kill { lane } if lane == line.lane);
+        let cut = |other: &program::Line| match other.call {
+            Call::Kill { lane } => lane == line.lane,
+            Call::Exit => other.lane == line.lane && line.via.is_some(),
+            _ => false,
+        };
         if *closed == 0 && (cut_off.contains(&index) || program.lines.iter().any(cut)) {
             *closed = 1;
         }
