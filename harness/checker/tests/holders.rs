@@ -183,6 +183,36 @@ t0: close(p0)";
 }
 
 #[test]
+fn a_request_may_stand_where_another_of_its_ring_waits_for_a_page() {
+    let chain = "t0: ftruncate(f0, 0) (r0, hardlink) &\nt0: pread(f0, 0, anon, 4K) (r0) &";
+    let close = "t0: close(p0)";
+    let setup = "t0: r0 = io_uring_setup(8)";
+    let held = format!("{setup}\n{chain}\n{close}");
+    spliced("xfs-dax", &held)
+        .ok(5, &[], 9)
+        .inv(6, &[0, 5])
+        .inv(7, &[0, 5])
+        .stands(7, 'S', XFS_WAIT)
+        .ok(8, &[2], 0)
+        .ret(6, Ok(0), Payload::None)
+        .ret(7, Ok(0), read(vec![]))
+        .end(&[])
+        .explained();
+    let given_back = format!("{setup}\n{close}\n{chain}");
+    spliced("xfs-dax", &given_back)
+        .ok(5, &[], 9)
+        .ok(6, &[2], 0)
+        .pause(5000)
+        .inv(7, &[0, 5])
+        .inv(8, &[0, 5])
+        .stands(8, 'S', XFS_WAIT)
+        .ret(7, Ok(0), Payload::None)
+        .ret(8, Ok(0), read(vec![]))
+        .end(&[])
+        .anomalous(Kind::UnexplainedWait, Oracle::Liveness);
+}
+
+#[test]
 fn a_reader_of_a_pipe_sees_the_page_as_it_is_then_and_never_another_file() {
     let text = "t0: f1 = open(\"b\", RDWR|CREAT)
 t0: pwrite(f1, 0, anon, 16K)

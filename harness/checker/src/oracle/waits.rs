@@ -58,7 +58,16 @@ pub fn blocked(world: &mut World, stand: &Stand, findings: &mut Findings) -> Opt
     let pages = waits_for_pages(&stand.wchan);
     let lease = stand.wchan.contains("break_lease");
     let causes = causes(world, call, stand.seq, stand.seq);
+    // Which of the requests in flight a ring's worker stands for is not known.
+    let of_ring = |other: u16| {
+        self::causes(world, other, stand.seq, stand.seq).iter().any(|c| match c {
+            Cause::Page(_) => pages,
+            Cause::Lease(..) => lease,
+            _ => false,
+        })
+    };
     let fits = |c: &Cause| match c {
+        Cause::Ring(other) if pages || lease => of_ring(*other),
         Cause::Page(_) => pages || !lease && stand.state != 'D',
         Cause::Lease(..) => lease || !pages && stand.state != 'D',
         // A signal ends a wait for bytes or room (fs/pipe.c:pipe_wait_readable, 6.12).
