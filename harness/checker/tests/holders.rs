@@ -1093,6 +1093,79 @@ t0: pwrite(f2, 0, m0+0, 4K)"
 }
 
 #[test]
+fn a_guest_may_stand_still_in_a_pin_of_a_shared_block_only() {
+    let script = |share: &str, pin: &str| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: f1 = open(\"b\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: {share}
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: {pin}"
+        );
+        let slots: &[u16] = if share.starts_with("fsync") { &[1] } else { &[1, 0] };
+        Script::new("xfs-dax", &text)
+            .open(0, 1)
+            .open(1, 2)
+            .ok(2, &[0], 4096)
+            .ok(3, slots, 0)
+            .ok(4, &[0], 0)
+            .inv(5, &[4])
+            .event(history::Event::Down(history::Down::Hang))
+    };
+    let (clone, pin) = ("ficlone(f1, f0)", "process_vm_readv(m0+0, g2, 4K)");
+    let verdict = script(clone, pin).verdict("6.12.117");
+    assert!(matches!(verdict, checker::Verdict::Inconclusive(_)), "{verdict:?}");
+    let wrong = |script: Script| script.anomalous(Kind::Hang, Oracle::Liveness);
+    wrong(script("fsync(f1)", pin));
+    wrong(script(clone, "munmap(m0)"));
+}
+
+#[test]
+fn a_killed_call_may_outlive_the_kill_only_for_what_was_there_then() {
+    let script = |first: &str, second: &str| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: c0 = fork()
+c0: f1 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+c0: pwrite(f1, 0, m0+0, 4K)
+t0: {first}
+t0: {second}
+t0: f2 = open(g1, RDWR|DIRECT)
+t0: hold(g1)
+t1: pwrite(f2, 0, m0+0, 4K)
+t0: release(g1)"
+        );
+        let result = |line: &str| u64::from(line.starts_with("kill"));
+        Script::new("ext4", &text)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 77)
+            .ok(4, &[], 5)
+            .ok(5, &[], 0)
+            .inv(6, &[4, 2])
+            .stands(6, 'D', "submit_bio_wait")
+            .ok(7, &[], result(first))
+            .ok(8, &[], result(second))
+            .pause(5000)
+            .ok(9, &[], 6)
+            .ok(10, &[], 0)
+            .inv(11, &[9, 2])
+            .stands(11, 'D', "submit_bio_wait")
+            .inv(12, &[])
+            .ret(11, Ok(4096), Payload::None)
+            .ret(12, Ok(0), Payload::None)
+            .end(&[6])
+    };
+    script("kill(c0)", "release(g0)").explained();
+    script("release(g0)", "kill(c0)").anomalous(Kind::Hang, Oracle::Liveness);
+}
+
+#[test]
 fn what_arrives_in_a_page_that_a_dedupe_dropped_is_lost() {
     let script = |same: bool, seen: Run| {
         let fill = if same { "ficlone(f1, f0)" } else { "pwrite(f1, 0, anon, 4K)" };

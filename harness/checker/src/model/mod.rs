@@ -778,32 +778,46 @@ impl<'a> World<'a> {
 
     /// Whether a call stands in the kernel, busy, for want of a page that it may only read, of a file on XFS DAX that may share blocks.
     pub fn pin_livelock(&self) -> bool {
-        self.policy.knows(crate::Known::XfsDaxPin)
-            && self.watch.stands.iter().any(|stand| {
-                let call = stand.call;
-                let first = match self.call_of(call) {
-                    Call::ProcessVmReadv { .. } => 0,
-                    Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }
-                        if self.open_in(call, 0).is_some_and(|o| {
-                            let open = &self.opens[o];
-                            open.flags.has(OpenFlags::DIRECT) && !self.files[open.file].is_dax()
-                        }) =>
-                    {
-                        1
-                    }
-                    _ => return false,
-                };
-                let seen = &self.seen[call as usize];
-                let shared = |n: usize| {
-                    self.map_in(call, n).is_some_and(|m| {
-                        let file = &self.files[m.file];
-                        m.sharing == Sharing::Shared && file.on(Mount::XfsDax) && file.shared
-                    })
-                };
-                stand.state == 'R'
-                    && (seen.helped || seen.ret.is_none())
-                    && (first..seen.slots.len()).any(shared)
+        self.watch.stands.iter().any(|stand| {
+            let seen = &self.seen[stand.call as usize];
+            stand.state == 'R'
+                && (seen.helped || seen.ret.is_none())
+                && self.pins_shared(stand.call)
+        })
+    }
+
+    /// As `pin_livelock`, of a guest that went down before anybody saw the call stand: it has the lock of its process's memory, which the agent may
+    /// want as well.
+    pub fn pin_livelock_unseen(&self) -> bool {
+        self.pin_livelock()
+            || self
+                .inflight
+                .iter()
+                .any(|(_, call)| self.watch.first_stand(*call).is_none() && self.pins_shared(*call))
+    }
+
+    /// Whether a call pins pages to read them through a shared mapping of a file on XFS DAX that may share blocks, see `Known::XfsDaxPin`.
+    fn pins_shared(&self, call: u16) -> bool {
+        let first = match self.call_of(call) {
+            Call::ProcessVmReadv { .. } => 0,
+            Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }
+                if self.open_in(call, 0).is_some_and(|o| {
+                    let open = &self.opens[o];
+                    open.flags.has(OpenFlags::DIRECT) && !self.files[open.file].is_dax()
+                }) =>
+            {
+                1
+            }
+            _ => return false,
+        };
+        let shared = |n: usize| {
+            self.map_in(call, n).is_some_and(|m| {
+                let file = &self.files[m.file];
+                m.sharing == Sharing::Shared && file.on(Mount::XfsDax) && file.shared
             })
+        };
+        self.policy.knows(crate::Known::XfsDaxPin)
+            && (first..self.seen[call as usize].slots.len()).any(shared)
     }
 
     /// Whether a call is known to run in the kernel for a held page, whatever signals say: it makes two files on XFS DAX share blocks, and the page is

@@ -55,7 +55,7 @@ pub fn splat(world: &World, splat: &Splat, findings: &mut Findings) {
 /// Looks at how the guest went down.
 pub fn down(world: &World, down: Down, findings: &mut Findings) {
     // Known: a fault that is taken for ever. What the lane was still to do waits behind it, until the guest's time is over.
-    if down == Down::Hang && (world.reflink_livelock() || world.pin_livelock()) {
+    if down == Down::Hang && (world.reflink_livelock() || world.pin_livelock_unseen()) {
         return;
     }
     let (kind, oracle, sentence) = match down {

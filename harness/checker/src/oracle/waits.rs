@@ -287,13 +287,19 @@ fn helped(world: &World, call: u16, findings: &mut Findings) {
         return;
     }
     let span = world.span(call);
-    // What a killed child was about, it may have been about without waiting.
-    let killed = lines(world).any(|k| {
-        matches!(world.call_of(k), Call::Kill { lane } if *lane == world.line(call).lane)
-            && world.span(k).ret > span.inv
+    // What a killed child was about, it may have been about without waiting; and it is over, or stands where no signal reaches for something that was
+    // there when the kill came back.
+    let killed = lines(world).find(|k| {
+        matches!(world.call_of(*k), Call::Kill { lane } if *lane == world.line(call).lane)
+            && world.span(*k).ret > span.inv
     });
-    if killed && span.ret == NEVER && world.watch.first_stand(call).is_none() {
-        return;
+    if let Some(kill) = killed.filter(|_| span.ret == NEVER) {
+        let at = world.span(kill).ret;
+        let dead = world.seen[kill as usize].result == Some(Ok(0));
+        let stood = world.watch.first_stand(call).is_some();
+        if dead || !stood || at != NEVER && !causes(world, call, at, at).is_empty() {
+            return;
+        }
     }
     if unreaped(world, call) || unwoken(world, call, span.ret) {
         return;
