@@ -6,16 +6,28 @@
 //! Sources: fs/open.c, fs/read_write.c, fs/remap_range.c, fs/splice.c, fs/ext4/extents.c, fs/xfs/xfs_file.c, mm/mmap.c, mm/madvise.c,
 //! io_uring/rw.c of 6.12; where 6.1 differs the rule says so.
 
+mod copy;
+mod files;
+mod memory;
+mod rings;
+mod transfer;
+
+pub use memory::{buffer_faults, unmapped_meanwhile};
+
 use super::{Findings, sources, who};
 use crate::model::World;
-use crate::model::file::Map;
-use crate::model::order::{completes_link, link_predecessor};
 use crate::{AnomalyKind, Oracle, Policy};
 use history::{CallResult, Errno, Payload, errno};
-use program::{
-    Advice, Buf, Call, FallocateMode, MapFlags, MsyncFlags, OpenFlags, Prot, Sharing, Whence,
-};
+use program::{Buf, Call, MapFlags, MsyncFlags, OpenFlags, Prot, Sharing, Whence};
 use smallvec::SmallVec;
+
+use copy::{clone_rules, dedupe_rules};
+use files::fallocate_rules;
+use memory::{beyond, cut, madvise_rules};
+use rings::link_rules;
+use transfer::{
+    direct_race, may_report_eio, meets_preallocation, misaligned, read_rules, write_rules,
+};
 
 const ENOENT: i32 = 2;
 const EIO: i32 = 5;
@@ -129,62 +141,6 @@ fn effective(world: &World, call: u16, result: CallResult) -> CallResult {
     }
 }
 
-/// A request is cancelled when the one before it in a soft-linked chain did not succeed in full, and when one of its chain is refused as it is
-/// submitted: the whole chain fails then, from its head on and whatever its links (io_uring/io_uring.c:io_submit_fail_init, 6.12 and 6.1).
-fn link_rules(world: &World, call: u16, allowed: &mut Allowed) {
-    let issued = |k: usize| world.seen[k].inv.is_some();
-    // A fixed transfer looks for its buffer then.
-    let refused =
-        |k: u16| world.is_fixed(k) && world.seen[k as usize].result == Some(Err(Errno(EFAULT)));
-    let chain = |k: u16| link_predecessor(world.program, k as usize, issued);
-    let refused_later = (call + 1..world.program.lines.len() as u16).any(|k| {
-        let back = |k: &u16| chain(*k).map(|(before, _)| before as u16);
-        refused(k) && std::iter::successors(Some(k), back).any(|before| before == call)
-    });
-    allowed.maybe(refused_later, ECANCELED);
-    let Some((before, hard)) = link_predecessor(world.program, call as usize, issued) else {
-        return;
-    };
-    let seen = &world.seen[before];
-    match seen.result {
-        // Or later, when a hard link survives it (io_uring/rw.c:io_import_iovec, 6.1).
-        Some(Err(_)) if hard && refused(before as u16) => allowed.maybe(true, ECANCELED),
-        Some(Err(Errno(ECANCELED))) => allowed.must(true, ECANCELED),
-        // A descriptor that is gone fails any request (io_uring/io_uring.c:io_assign_file, 6.12).
-        Some(Err(Errno(EBADF))) if !hard => allowed.maybe(true, ECANCELED),
-        Some(result) if !hard && !completes_link(&world.program.lines[before].call, &result) => {
-            // A short transfer breaks a chain in most paths, an error in all (io_uring/rw.c:io_complete_rw, 6.12).
-            allowed.on(if result.is_err() { Holds::Always } else { Holds::Maybe }, ECANCELED);
-        }
-        None if seen.inv.is_some() => allowed.maybe(true, ECANCELED),
-        _ => {}
-    }
-}
-
-/// Whether an O_DIRECT transfer may be refused for its alignment.
-fn misaligned(world: &World, open: usize, offset: Option<u64>, iov: &[(Buf, u64)]) -> bool {
-    let open = &world.opens[open];
-    let file = &world.files[open.file];
-    if !open.flags.has(OpenFlags::DIRECT) || file.is_dax() {
-        return false;
-    }
-    // The device of a gate has sectors of 512 bytes.
-    let unknown = if file.gate.is_some() { (512, 512) } else { (0, 0) };
-    let (mem, off) = file.facts.map_or(unknown, |f| (f.dio_mem_align, f.dio_offset_align));
-    // Unknown alignment counts as the strictest that a 4 KiB block device may have.
-    let (mem, off) = (u64::from(mem.max(1)), if off == 0 { 4096 } else { u64::from(off) });
-    let total: u64 = iov.iter().map(|(_, l)| *l).sum();
-    offset.is_none_or(|o| !o.is_multiple_of(off))
-        || !total.is_multiple_of(off)
-        || iov.iter().any(|(buf, len)| {
-            let at = match buf {
-                Buf::Anon(at) => u64::from(*at),
-                Buf::Map(_, at) => *at,
-            };
-            !at.is_multiple_of(mem.max(512)) || !len.is_multiple_of(off)
-        })
-}
-
 /// Whether a descriptor that the call uses was closed, or its slot filled anew, by a call that is not surely later. The call
 /// looks its slots up before it is on record as invoked.
 fn closed_meanwhile(world: &World, call: u16) -> bool {
@@ -210,181 +166,6 @@ fn closed_meanwhile(world: &World, call: u16) -> bool {
         };
         k != call && closes && seen.inv.is_some() && !world.order.before(span, world.span(k))
     })
-}
-
-/// Whether a buffer that is a mapping may fault when it is read (`write` false) or written.
-pub fn buffer_faults(world: &World, call: u16, iov: &[(Buf, u64)], write: bool) -> (bool, bool) {
-    let span = world.span(call);
-    let (mut may, mut gup) = (false, false);
-    let mut slot = 1;
-    for (buf, len) in iov {
-        if let Buf::Map(_, offset) = buf {
-            match world.map_in(call, slot) {
-                Some(map) => {
-                    let faults = world.faults(map, *offset, *len, write, span);
-                    // The mapping may have shrunk under a ring's request, or been unmapped: then its address holds nothing.
-                    may |= faults.may().is_some() || offset.saturating_add(*len) > map.len.0;
-                    gup |= faults.gup_may.is_some();
-                    may |= unmapped_meanwhile(world, call, slot);
-                }
-                None => may = true,
-            }
-            slot += 1;
-        }
-    }
-    (may, gup)
-}
-
-/// Whether advice that a mapping keeps was given on a part of the call's mapping.
-fn cut(world: &World, call: u16) -> bool {
-    let filler = world.seen[call as usize].slots.first();
-    (0..world.program.lines.len() as u16).any(|k| {
-        let lasting = matches!(
-            world.call_of(k),
-            Call::Madvise {
-                advice: Advice::Normal
-                    | Advice::Random
-                    | Advice::Sequential
-                    | Advice::HugePage
-                    | Advice::NoHugePage,
-                ..
-            }
-        );
-        let seen = &world.seen[k as usize];
-        lasting && seen.inv.is_some() && seen.slots.first() == filler
-    })
-}
-
-/// Whether an address range of the mapping that ends at `end` reaches past what is mapped.
-fn beyond(world: &World, call: u16, map: &Map, end: u64) -> Holds {
-    let moving = unmapped_meanwhile(world, call, 0);
-    Holds::of(moving || end > map.len.0, !moving && end > map.len.1)
-}
-
-/// Whether the mapping in a slot was unmapped, moved or shrunk in an interval that overlaps the call.
-pub fn unmapped_meanwhile(world: &World, call: u16, slot: usize) -> bool {
-    let Some(filler) = world.seen[call as usize].slots.get(slot).copied() else { return true };
-    let span = world.span(call);
-    (0..world.program.lines.len() as u16).any(|k| {
-        let other = world.span(k);
-        let seen = &world.seen[k as usize];
-        k != call
-            && seen.inv.is_some()
-            && !world.order.before(span, other)
-            && match world.call_of(k) {
-                // The call looked its slots up before it is on record as invoked: an unmapping may be over by then.
-                Call::Munmap { .. } => seen.slots.first() == Some(&filler),
-                Call::Mremap { .. } => {
-                    let at_lookup = other.ret > lane_idle_since(world, call);
-                    seen.slots.first() == Some(&filler)
-                        && (!world.order.before(other, span) || at_lookup)
-                }
-                // Filling a used slot unmaps what was there.
-                Call::Mmap { slot, .. } => {
-                    k != filler.0
-                        && !world.order.before(other, world.span(filler.0)) && matches!(world.call_of(filler.0.min(world.program.lines.len() as u16 - 1)),
-                        Call::Mmap { slot: other, .. } if other == slot)
-                }
-                _ => false,
-            }
-    })
-}
-
-/// When the call's lane had last returned from something: it looked up the call's slots after that.
-fn lane_idle_since(world: &World, call: u16) -> u64 {
-    let (span, lane) = (world.span(call), world.line(call).lane);
-    (0..world.program.lines.len() as u16)
-        .filter(|k| world.line(*k).lane == lane)
-        .map(|k| world.span(k).ret)
-        .filter(|ret| *ret < span.inv)
-        .max()
-        .unwrap_or(0)
-}
-
-/// Whether the file's page cache and its device were in a race that the kernel reports as EIO (see KERNEL rule in `model::World::touch`).
-fn may_report_eio(world: &World, file: usize) -> bool {
-    !world.files[file].incoherent.is_empty()
-}
-
-/// Whether an O_DIRECT transfer raced with something that dirties pages of its file: XFS then refuses a delayed extent with EIO
-/// (fs/iomap/direct-io.c:iomap_dio_iter, 6.12).
-fn direct_race(world: &World, call: u16, open: usize) -> bool {
-    let open = &world.opens[open];
-    if !open.flags.has(OpenFlags::DIRECT) || world.files[open.file].is_dax() {
-        return false;
-    }
-    let span = world.span(call);
-    world.files[open.file]
-        .touches
-        .iter()
-        .any(|t| t.dirties && t.span.call != call && !world.order.apart(t.span, span))
-}
-
-fn read_rules(
-    world: &World,
-    call: u16,
-    slot: usize,
-    offset: Option<u64>,
-    iov: &[(Buf, u64)],
-    allowed: &mut Allowed,
-) {
-    let Some(open) = world.open_in(call, slot) else { return };
-    allowed.must(!world.opens[open].readable(), EBADF);
-    allowed.maybe(misaligned(world, open, offset, iov), EINVAL);
-    let (may, gup) = buffer_faults(world, call, iov, true);
-    allowed.maybe(may || gup, EFAULT);
-    allowed.maybe(direct_race(world, call, open) || into_itself(world, call, open, iov), EIO);
-    let len = iov.iter().map(|(_, len)| len).fold(0, |sum: u64, len| sum.saturating_add(*len));
-    allowed.maybe(meets_preallocation(world, call, open, offset, len), EIO);
-}
-
-/// Known: whether an O_DIRECT read that reaches past the end of file may meet a delayed extent there, see `Known::XfsDirectReadDelalloc`.
-fn meets_preallocation(
-    world: &World,
-    call: u16,
-    open: usize,
-    offset: Option<u64>,
-    len: u64,
-) -> bool {
-    let file = world.opens[open].file;
-    let (min, _) = world.sizes(file, world.span(call), Some(call));
-    world.policy.knows(crate::Known::XfsDirectReadDelalloc)
-        && world.files[file].on(program::Mount::Xfs)
-        && world.files[file].shared
-        && super::counts::is_direct(world, open)
-        && offset.is_none_or(|offset| offset.saturating_add(len) > min)
-}
-
-/// Whether an O_DIRECT read has a mapping of its own file for a buffer: faulting it in may delay an extent of the very range that is read
-/// (fs/iomap/direct-io.c:iomap_dio_iter, IOMAP_DELALLOC, 6.12).
-fn into_itself(world: &World, call: u16, open: usize, iov: &[(Buf, u64)]) -> bool {
-    let mapped = iov.iter().filter(|(buf, _)| matches!(buf, Buf::Map(..))).count();
-    super::counts::is_direct(world, open)
-        && (1..=mapped)
-            .any(|slot| world.map_in(call, slot).is_some_and(|m| m.file == world.opens[open].file))
-}
-
-fn write_rules(
-    world: &World,
-    call: u16,
-    slot: usize,
-    offset: Option<u64>,
-    iov: &[(Buf, u64)],
-    allowed: &mut Allowed,
-) {
-    let Some(open) = world.open_in(call, slot) else { return };
-    allowed.must(!world.opens[open].writable(), EBADF);
-    // With O_APPEND the place is the end of file, which may have any alignment.
-    let offset = offset.filter(|_| !world.opens[open].flags.has(OpenFlags::APPEND));
-    allowed.maybe(misaligned(world, open, offset, iov), EINVAL);
-    let (may, gup) = buffer_faults(world, call, iov, false);
-    allowed.maybe(may || gup, EFAULT);
-    allowed.maybe(true, ENOSPC);
-    allowed.maybe(direct_race(world, call, open), EIO);
-    // Known: the retry of an unaligned O_DIRECT write that met a fault comes back as EAGAIN through a ring's worker.
-    let known =
-        world.policy.knows(crate::Known::DirectWriteFault) && world.line(call).via.is_some();
-    allowed.maybe(may && known && super::counts::is_direct(world, open), EAGAIN);
 }
 
 fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
@@ -601,135 +382,4 @@ fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
         | Call::Wait { .. } => {}
         _ => sources::rules(world, call, allowed),
     }
-}
-
-fn madvise_rules(
-    world: &World,
-    call: u16,
-    offset: u64,
-    len: u64,
-    advice: Advice,
-    allowed: &mut Allowed,
-) {
-    allowed.must(!offset.is_multiple_of(4096), EINVAL);
-    let Some(map) = world.map_in(call, 0) else { return };
-    let some = len > 0;
-    // The part that is mapped is advised all the same (mm/madvise.c:madvise_walk_vmas, 6.12).
-    if some {
-        allowed.on(beyond(world, call, map, offset.saturating_add(len)), ENOMEM);
-    }
-    let span = world.span(call);
-    let end = crate::model::page_up(offset.saturating_add(len));
-    let faults = |write| world.faults(map, offset, end - offset.min(end), write, span);
-    match advice {
-        Advice::Remove => {
-            // vma_is_shared_maywrite (mm/madvise.c:madvise_remove, 6.12).
-            let allowed_to = map.sharing == Sharing::Shared && world.opens[map.open].writable();
-            allowed.must(some && !allowed_to, EACCES);
-            allowed.maybe(true, ENOSPC);
-        }
-        Advice::PopulateRead | Advice::PopulateWrite => {
-            let write = advice == Advice::PopulateWrite;
-            let faults = faults(write);
-            allowed.maybe(some && faults.may().is_some(), EFAULT);
-            allowed.maybe(some && (faults.segv_may.is_some() || faults.gup_may.is_some()), EINVAL);
-            // The last page may be past the end of file: certain failure.
-            allowed.must_fail |= some && faults.must().is_some() && !allowed.errnos.is_empty();
-        }
-        _ => {}
-    }
-}
-
-fn fallocate_rules(
-    world: &World,
-    call: u16,
-    mode: FallocateMode,
-    offset: u64,
-    len: u64,
-    allowed: &mut Allowed,
-) {
-    use FallocateMode as M;
-    let Some(open) = world.open_in(call, 0) else { return };
-    let file = world.opens[open].file;
-    let xfs = world.files[file].is_xfs();
-    allowed.must(len == 0, EINVAL);
-    allowed.must(mode == M::PunchHoleBare, EOPNOTSUPP);
-    allowed.must(!world.opens[open].writable(), EBADF);
-    allowed.must(mode == M::UnshareRange && !xfs, EOPNOTSUPP);
-    allowed.maybe(true, ENOSPC);
-    let aligned = offset.is_multiple_of(4096) && len.is_multiple_of(4096);
-    let (min, max) = world.sizes(file, world.span(call), Some(call));
-    match mode {
-        M::CollapseRange => {
-            allowed.must(!aligned, EINVAL);
-            let end = offset.saturating_add(len);
-            allowed.on(Holds::of(end >= min, end >= max), EINVAL);
-        }
-        M::InsertRange => {
-            allowed.must(!aligned, EINVAL);
-            allowed.on(Holds::of(offset >= min, offset >= max), EINVAL);
-        }
-        _ => {}
-    }
-}
-
-fn clone_rules(
-    world: &World,
-    call: u16,
-    dst_offset: u64,
-    src_offset: u64,
-    len: u64,
-    allowed: &mut Allowed,
-) {
-    let (Some(dst), Some(src)) = (world.open_in(call, 0), world.open_in(call, 1)) else { return };
-    let append = world.opens[dst].flags.has(OpenFlags::APPEND);
-    allowed.must(!world.opens[src].readable(), EBADF);
-    allowed.must(!world.opens[dst].writable() || append, EBADF);
-    let (a, b) = (world.opens[src].file, world.opens[dst].file);
-    let across = world.files[a].id.mount != world.files[b].id.mount;
-    allowed.must(across, EXDEV);
-    allowed.must(!across && !world.files[a].is_xfs(), EOPNOTSUPP);
-    let span = world.span(call);
-    let (min, max) = world.sizes(a, span, Some(call));
-    let (_, dst_max) = world.sizes(b, span, Some(call));
-    // Without these, a request is plainly right: aligned starts, a range inside the source, and an end that is aligned or both ends of file.
-    let aligned = src_offset.is_multiple_of(4096) && dst_offset.is_multiple_of(4096);
-    let end = if len == 0 { min } else { src_offset.saturating_add(len) };
-    let inside = min == max && end <= min && src_offset <= min;
-    let tail = end.is_multiple_of(4096)
-        || (end == min && dst_offset.saturating_add(end.saturating_sub(src_offset)) >= dst_max);
-    allowed.maybe(!(aligned && inside && tail && a != b), EINVAL);
-    // An unaligned start with something to clone is always refused.
-    allowed.must(!across && !aligned && src_offset < min && world.files[a].is_xfs(), EINVAL);
-    allowed.maybe(true, ENOSPC);
-}
-
-fn dedupe_rules(
-    world: &World,
-    call: u16,
-    src_offset: u64,
-    len: u64,
-    dst_offset: u64,
-    allowed: &mut Allowed,
-) {
-    let (Some(src), Some(dst)) = (world.open_in(call, 0), world.open_in(call, 1)) else { return };
-    let (a, b) = (world.opens[src].file, world.opens[dst].file);
-    allowed.must(!world.opens[src].readable(), EINVAL);
-    let across = world.files[a].id.mount != world.files[b].id.mount;
-    allowed.on(Holds::of(across, across), EXDEV);
-    // Without remap_file_range the source refuses the ioctl, the destination its part (fs/remap_range.c, 6.12).
-    let xfs = world.files[a].is_xfs();
-    allowed.must(!xfs, EOPNOTSUPP);
-    allowed.maybe(!world.files[b].is_xfs(), EINVAL);
-    let span = world.span(call);
-    let (min, max) = world.sizes(a, span, None);
-    let end = src_offset.saturating_add(len);
-    allowed.on(Holds::of(end > min, end > max), EINVAL);
-    let (dst_min, _) = world.sizes(b, span, None);
-    let aligned = src_offset.is_multiple_of(4096)
-        && dst_offset.is_multiple_of(4096)
-        && len.is_multiple_of(4096);
-    let inside = dst_offset.saturating_add(len) <= dst_min;
-    allowed.maybe(!aligned || !inside || a == b, EINVAL);
-    allowed.maybe(!world.opens[dst].writable(), EBADF);
 }
