@@ -1,10 +1,94 @@
 //! Could a call that moves bytes from one file into another, or lets them share blocks, fail so?
 
-use super::{Allowed, EBADF, EINVAL, ENOSPC, EOPNOTSUPP, EXDEV, Holds};
+use super::transfer::{direct_race, meets_preallocation, misaligned};
+use super::{Allowed, EBADF, EINVAL, EIO, ENOSPC, EOPNOTSUPP, EPIPE, EXDEV, Holds};
 use crate::model::World;
-use program::OpenFlags;
+use crate::oracle::sources;
+use program::{Buf, Call, OpenFlags};
 
-pub(super) fn clone_rules(
+/// What the calls of this family may return.
+pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
+    let span = world.span(call);
+    match world.call_of(call) {
+        Call::Ficlone { .. } => clone_rules(world, call, 0, 0, 0, allowed),
+        Call::Ficlonerange { dst_offset, src_offset, len, .. } => {
+            clone_rules(world, call, *dst_offset, *src_offset, *len, allowed);
+        }
+        Call::Fideduperange { src_offset, len, dst_offset, .. } => {
+            dedupe_rules(world, call, *src_offset, *len, *dst_offset, allowed);
+        }
+        Call::CopyFileRange { src_offset, dst_offset, len, .. } => {
+            let (Some(src), Some(dst)) = (world.open_in(call, 0), world.open_in(call, 1)) else {
+                return;
+            };
+            let append = world.opens[dst].flags.has(OpenFlags::APPEND);
+            allowed.must(!world.opens[src].readable(), EBADF);
+            allowed.must(!world.opens[dst].writable() || append, EBADF);
+            let (a, b) = (world.opens[src].file, world.opens[dst].file);
+            // Neither ext4 nor XFS has a copy_file_range operation, so two superblocks are refused
+            // (fs/read_write.c:generic_copy_file_checks, 6.12 and 6.1).
+            allowed.must(world.files[a].id.mount != world.files[b].id.mount, EXDEV);
+            let overlap = src_offset.abs_diff(*dst_offset) < *len;
+            allowed.maybe(a == b && overlap, EINVAL);
+            let aligned = |o: u64| o.is_multiple_of(4096);
+            let direct = [src, dst].iter().any(|o| {
+                world.opens[*o].flags.has(OpenFlags::DIRECT)
+                    && !world.files[world.opens[*o].file].is_dax()
+            });
+            let (min, max) = world.sizes(a, span, Some(call));
+            let whole = aligned(*src_offset) && aligned(*dst_offset) && aligned(*len);
+            let inside = src_offset.saturating_add(*len) <= min;
+            allowed.maybe(direct && !(whole && inside && aligned(max)), EINVAL);
+            allowed.maybe(true, ENOSPC);
+            allowed.maybe(direct_race(world, call, src) || direct_race(world, call, dst), EIO);
+            allowed.maybe(meets_preallocation(world, call, src, Some(*src_offset), *len), EIO);
+        }
+        Call::Sendfile { src_offset, len, .. } => {
+            let (Some(dst), Some(src)) = (world.open_in(call, 0), world.open_in(call, 1)) else {
+                return;
+            };
+            allowed.must(!world.opens[src].readable(), EBADF);
+            allowed.must(!world.opens[dst].writable(), EBADF);
+            // Refused before anything is moved, unless there is nothing to move (fs/splice.c:do_splice_direct, 6.12).
+            let append = world.opens[dst].flags.has(OpenFlags::APPEND);
+            allowed.on(Holds::of(append, append && *len > 0), EINVAL);
+            let anon = [(Buf::Anon(0), *len)];
+            allowed.maybe(misaligned(world, src, Some(*src_offset), &anon), EINVAL);
+            allowed.maybe(misaligned(world, dst, None, &anon), EINVAL);
+            allowed.maybe(true, ENOSPC);
+            allowed.maybe(direct_race(world, call, src) || direct_race(world, call, dst), EIO);
+            allowed.maybe(meets_preallocation(world, call, src, Some(*src_offset), *len), EIO);
+        }
+        Call::SpliceToPipe { offset, len, .. } => {
+            let Some(open) = world.open_in(call, 0) else { return };
+            allowed.on(
+                Holds::of(!world.opens[open].readable(), !world.opens[open].readable() && *len > 0),
+                EBADF,
+            );
+            allowed.maybe(misaligned(world, open, Some(*offset), &[(Buf::Anon(0), *len)]), EINVAL);
+            allowed.maybe(direct_race(world, call, open), EIO);
+            allowed.maybe(meets_preallocation(world, call, open, Some(*offset), *len), EIO);
+            allowed.maybe(sources::closing(world, call), EPIPE);
+        }
+        Call::SpliceFromPipe { len, .. } => {
+            let Some(open) = world.open_in(call, 1) else { return };
+            let some = *len > 0;
+            let bad = !world.opens[open].writable();
+            allowed.on(Holds::of(bad, bad && some), EBADF);
+            let append = world.opens[open].flags.has(OpenFlags::APPEND);
+            allowed.on(Holds::of(append, append && some), EINVAL);
+            // What lies in the pipe may have any alignment.
+            let direct = world.opens[open].flags.has(OpenFlags::DIRECT)
+                && !world.files[world.opens[open].file].is_dax();
+            allowed.maybe(direct, EINVAL);
+            allowed.maybe(true, ENOSPC);
+            allowed.maybe(direct_race(world, call, open), EIO);
+        }
+        _ => {}
+    }
+}
+
+fn clone_rules(
     world: &World,
     call: u16,
     dst_offset: u64,
@@ -35,7 +119,7 @@ pub(super) fn clone_rules(
     allowed.maybe(true, ENOSPC);
 }
 
-pub(super) fn dedupe_rules(
+fn dedupe_rules(
     world: &World,
     call: u16,
     src_offset: u64,

@@ -1,9 +1,57 @@
 //! Could a call on a mapping, or on a buffer that is one, fail so: by what is mapped there, or is no longer?
 
-use super::{Allowed, EACCES, EFAULT, EINVAL, ENOMEM, ENOSPC, Holds};
+use super::transfer::may_report_eio;
+use super::{Allowed, EACCES, EFAULT, EINVAL, EIO, ENOMEM, ENOSPC, EOPNOTSUPP, Holds};
+use crate::Policy;
 use crate::model::World;
 use crate::model::file::Map;
-use program::{Advice, Buf, Call, Sharing};
+use program::{Advice, Buf, Call, MapFlags, MsyncFlags, Prot, Sharing};
+
+/// What the calls of this family may return.
+pub(super) fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
+    match world.call_of(call) {
+        Call::Mmap { prot, sharing, flags, .. } => {
+            let Some(open) = world.open_in(call, 0) else { return };
+            let dax = world.files[world.opens[open].file].is_dax();
+            let open = &world.opens[open];
+            allowed.must(!open.readable(), EACCES);
+            let shared = *sharing == Sharing::Shared;
+            allowed.must(shared && prot.has(Prot::WRITE) && !open.writable(), EACCES);
+            if flags.has(MapFlags::SYNC) {
+                allowed.must(shared && (!dax || !policy.map_sync), EOPNOTSUPP);
+                // MAP_PRIVATE|MAP_SYNC sets VM_SYNC all the same (mm/mmap.c:do_mmap, 6.12).
+                allowed.maybe(!shared && (!dax || !policy.map_sync), EOPNOTSUPP);
+            }
+        }
+        Call::Mremap { .. } => {
+            allowed.maybe(true, ENOMEM);
+            // Advice on a part cuts a mapping in two, and mremap refuses to cross the seam (mm/mremap.c:vma_to_resize, 6.12).
+            allowed.maybe(unmapped_meanwhile(world, call, 0) || cut(world, call), EFAULT);
+            // After two of them raced, the agent's idea of the old length may be wrong.
+            let doubt = world.map_in(call, 0).is_none_or(|m| m.len.0 != m.len.1);
+            allowed.maybe(doubt, EFAULT);
+        }
+        Call::Mprotect { prot, .. } => {
+            let Some(map) = world.map_in(call, 0) else { return };
+            let writable = world.opens[map.open].writable();
+            let shared = map.sharing == Sharing::Shared;
+            allowed.must(shared && prot.has(Prot::WRITE) && !writable, EACCES);
+            allowed.maybe(unmapped_meanwhile(world, call, 0), ENOMEM);
+        }
+        Call::Msync { offset, len, flags, .. } => {
+            allowed.must(!offset.is_multiple_of(4096), EINVAL);
+            let both = flags.has(MsyncFlags::ASYNC) && flags.has(MsyncFlags::SYNC);
+            allowed.must(both, EINVAL);
+            let Some(map) = world.map_in(call, 0) else { return };
+            allowed.maybe(may_report_eio(world, map.file), EIO);
+            allowed.on(beyond(world, call, map, offset.saturating_add(*len)), ENOMEM);
+        }
+        Call::Madvise { offset, len, advice, .. } => {
+            madvise_rules(world, call, *offset, *len, *advice, allowed);
+        }
+        _ => {}
+    }
+}
 
 /// Whether a buffer that is a mapping may fault when it is read (`write` false) or written.
 pub fn buffer_faults(world: &World, call: u16, iov: &[(Buf, u64)], write: bool) -> (bool, bool) {
@@ -29,7 +77,7 @@ pub fn buffer_faults(world: &World, call: u16, iov: &[(Buf, u64)], write: bool) 
 }
 
 /// Whether advice that a mapping keeps was given on a part of the call's mapping.
-pub(super) fn cut(world: &World, call: u16) -> bool {
+fn cut(world: &World, call: u16) -> bool {
     let filler = world.seen[call as usize].slots.first();
     (0..world.program.lines.len() as u16).any(|k| {
         let lasting = matches!(
@@ -49,7 +97,7 @@ pub(super) fn cut(world: &World, call: u16) -> bool {
 }
 
 /// Whether an address range of the mapping that ends at `end` reaches past what is mapped.
-pub(super) fn beyond(world: &World, call: u16, map: &Map, end: u64) -> Holds {
+fn beyond(world: &World, call: u16, map: &Map, end: u64) -> Holds {
     let moving = unmapped_meanwhile(world, call, 0);
     Holds::of(moving || end > map.len.0, !moving && end > map.len.1)
 }
@@ -94,7 +142,7 @@ fn lane_idle_since(world: &World, call: u16) -> u64 {
         .unwrap_or(0)
 }
 
-pub(super) fn madvise_rules(
+fn madvise_rules(
     world: &World,
     call: u16,
     offset: u64,

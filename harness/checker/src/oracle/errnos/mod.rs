@@ -18,16 +18,10 @@ use super::{Findings, sources, who};
 use crate::model::World;
 use crate::{AnomalyKind, Oracle, Policy};
 use history::{CallResult, Errno, Payload, errno};
-use program::{Buf, Call, MapFlags, MsyncFlags, OpenFlags, Prot, Sharing, Whence};
+use program::Call;
 use smallvec::SmallVec;
 
-use copy::{clone_rules, dedupe_rules};
-use files::fallocate_rules;
-use memory::{beyond, cut, madvise_rules};
 use rings::link_rules;
-use transfer::{
-    direct_race, may_report_eio, meets_preallocation, misaligned, read_rules, write_rules,
-};
 
 const ENOENT: i32 = 2;
 const EIO: i32 = 5;
@@ -168,205 +162,39 @@ fn closed_meanwhile(world: &World, call: u16) -> bool {
     })
 }
 
+/// What the call itself may return: each family has a file.
 fn rules(world: &World, policy: &Policy, call: u16, allowed: &mut Allowed) {
-    let span = world.span(call);
-    let names = |mount, name: u8| {
-        let states = world.name_states(mount, span, Some(call));
-        let missing = states.iter().filter(|s| s[name as usize].is_none()).count();
-        (
-            Holds::of(missing > 0, missing == states.len()),
-            Holds::of(missing < states.len(), missing == 0),
-        )
-    };
     match world.call_of(call) {
-        Call::Open { path, flags, .. } => {
-            let (missing, present) = names(path.mount, path.name);
-            let create = flags.has(OpenFlags::CREAT);
-            if !create {
-                allowed.on(missing, ENOENT);
-            } else if flags.has(OpenFlags::EXCL) {
-                allowed.on(present, EEXIST);
-            }
-            allowed.maybe(create || flags.has(OpenFlags::TRUNC), ENOSPC);
-            // Whether a lease is in the way is the leases oracle's question.
-            allowed.maybe(flags.has(OpenFlags::NONBLOCK), EAGAIN);
-        }
-        Call::Unlink { path } => {
-            allowed.on(names(path.mount, path.name).0, ENOENT);
-            allowed.maybe(true, ENOSPC);
-        }
-        Call::Rename { from, to } => {
-            allowed.must(from.mount != to.mount, EXDEV);
-            allowed.on(names(from.mount, from.name).0, ENOENT);
-            allowed.maybe(true, ENOSPC);
-        }
-        Call::Link { from, to } => {
-            allowed.must(from.mount != to.mount, EXDEV);
-            allowed.on(names(from.mount, from.name).0, ENOENT);
-            // Found by its name, and without any when it came to linking (fs/namei.c:vfs_link, 6.12 and 6.1).
-            let states = world.name_states(from.mount, span, Some(call));
-            let found = states.iter().filter_map(|s| s[from.name as usize]);
-            let lost =
-                found.into_iter().any(|file| states.iter().any(|s| !s.contains(&Some(file))));
-            allowed.maybe(lost, ENOENT);
-            allowed.on(names(to.mount, to.name).1, EEXIST);
-            allowed.maybe(true, ENOSPC);
-        }
-        Call::Pread { offset, buf, len, .. } => {
-            read_rules(world, call, 0, Some(*offset), &[(*buf, *len)], allowed);
-        }
-        Call::Preadv { offset, iov, .. } => {
-            read_rules(world, call, 0, Some(*offset), iov, allowed);
-        }
-        Call::Readv { iov, .. } => read_rules(world, call, 0, None, iov, allowed),
-        Call::Pwrite { offset, buf, len, .. } => {
-            write_rules(world, call, 0, Some(*offset), &[(*buf, *len)], allowed);
-        }
-        Call::Pwritev { offset, iov, .. } => {
-            write_rules(world, call, 0, Some(*offset), iov, allowed);
-        }
-        Call::Writev { iov, .. } => write_rules(world, call, 0, None, iov, allowed),
-        Call::Lseek { offset, whence, .. } => {
-            let Some(open) = world.open_in(call, 0) else { return };
-            if *whence != Whence::Set {
-                let (min, max) = world.sizes(world.opens[open].file, span, None);
-                allowed.on(Holds::of(*offset >= min, *offset >= max), ENXIO);
-                // No data behind the offset: what is there is judged by the seeks oracle.
-                allowed.maybe(*whence == Whence::Data, ENXIO);
-            }
-        }
-        Call::Mmap { prot, sharing, flags, .. } => {
-            let Some(open) = world.open_in(call, 0) else { return };
-            let dax = world.files[world.opens[open].file].is_dax();
-            let open = &world.opens[open];
-            allowed.must(!open.readable(), EACCES);
-            let shared = *sharing == Sharing::Shared;
-            allowed.must(shared && prot.has(Prot::WRITE) && !open.writable(), EACCES);
-            if flags.has(MapFlags::SYNC) {
-                allowed.must(shared && (!dax || !policy.map_sync), EOPNOTSUPP);
-                // MAP_PRIVATE|MAP_SYNC sets VM_SYNC all the same (mm/mmap.c:do_mmap, 6.12).
-                allowed.maybe(!shared && (!dax || !policy.map_sync), EOPNOTSUPP);
-            }
-        }
-        Call::Mremap { .. } => {
-            allowed.maybe(true, ENOMEM);
-            // Advice on a part cuts a mapping in two, and mremap refuses to cross the seam (mm/mremap.c:vma_to_resize, 6.12).
-            allowed.maybe(unmapped_meanwhile(world, call, 0) || cut(world, call), EFAULT);
-            // After two of them raced, the agent's idea of the old length may be wrong.
-            let doubt = world.map_in(call, 0).is_none_or(|m| m.len.0 != m.len.1);
-            allowed.maybe(doubt, EFAULT);
-        }
-        Call::Mprotect { prot, .. } => {
-            let Some(map) = world.map_in(call, 0) else { return };
-            let writable = world.opens[map.open].writable();
-            let shared = map.sharing == Sharing::Shared;
-            allowed.must(shared && prot.has(Prot::WRITE) && !writable, EACCES);
-            allowed.maybe(unmapped_meanwhile(world, call, 0), ENOMEM);
-        }
-        Call::Msync { offset, len, flags, .. } => {
-            allowed.must(!offset.is_multiple_of(4096), EINVAL);
-            let both = flags.has(MsyncFlags::ASYNC) && flags.has(MsyncFlags::SYNC);
-            allowed.must(both, EINVAL);
-            let Some(map) = world.map_in(call, 0) else { return };
-            allowed.maybe(may_report_eio(world, map.file), EIO);
-            allowed.on(beyond(world, call, map, offset.saturating_add(*len)), ENOMEM);
-        }
-        Call::Madvise { offset, len, advice, .. } => {
-            madvise_rules(world, call, *offset, *len, *advice, allowed);
-        }
-        Call::Truncate { path, .. } => {
-            allowed.on(names(path.mount, path.name).0, ENOENT);
-            allowed.maybe(true, ENOSPC);
-        }
-        Call::Ftruncate { .. } => {
-            let Some(open) = world.open_in(call, 0) else { return };
-            allowed.must(!world.opens[open].writable(), EINVAL);
-            allowed.maybe(true, ENOSPC);
-        }
-        Call::Fallocate { mode, offset, len, .. } => {
-            fallocate_rules(world, call, *mode, *offset, *len, allowed);
-        }
-        Call::Ficlone { .. } => clone_rules(world, call, 0, 0, 0, allowed),
-        Call::Ficlonerange { dst_offset, src_offset, len, .. } => {
-            clone_rules(world, call, *dst_offset, *src_offset, *len, allowed);
-        }
-        Call::Fideduperange { src_offset, len, dst_offset, .. } => {
-            dedupe_rules(world, call, *src_offset, *len, *dst_offset, allowed);
-        }
-        Call::CopyFileRange { src_offset, dst_offset, len, .. } => {
-            let (Some(src), Some(dst)) = (world.open_in(call, 0), world.open_in(call, 1)) else {
-                return;
-            };
-            let append = world.opens[dst].flags.has(OpenFlags::APPEND);
-            allowed.must(!world.opens[src].readable(), EBADF);
-            allowed.must(!world.opens[dst].writable() || append, EBADF);
-            let (a, b) = (world.opens[src].file, world.opens[dst].file);
-            // Neither ext4 nor XFS has a copy_file_range operation, so two superblocks are refused
-            // (fs/read_write.c:generic_copy_file_checks, 6.12 and 6.1).
-            allowed.must(world.files[a].id.mount != world.files[b].id.mount, EXDEV);
-            let overlap = src_offset.abs_diff(*dst_offset) < *len;
-            allowed.maybe(a == b && overlap, EINVAL);
-            let aligned = |o: u64| o.is_multiple_of(4096);
-            let direct = [src, dst].iter().any(|o| {
-                world.opens[*o].flags.has(OpenFlags::DIRECT)
-                    && !world.files[world.opens[*o].file].is_dax()
-            });
-            let (min, max) = world.sizes(a, span, Some(call));
-            let whole = aligned(*src_offset) && aligned(*dst_offset) && aligned(*len);
-            let inside = src_offset.saturating_add(*len) <= min;
-            allowed.maybe(direct && !(whole && inside && aligned(max)), EINVAL);
-            allowed.maybe(true, ENOSPC);
-            allowed.maybe(direct_race(world, call, src) || direct_race(world, call, dst), EIO);
-            allowed.maybe(meets_preallocation(world, call, src, Some(*src_offset), *len), EIO);
-        }
-        Call::Sendfile { src_offset, len, .. } => {
-            let (Some(dst), Some(src)) = (world.open_in(call, 0), world.open_in(call, 1)) else {
-                return;
-            };
-            allowed.must(!world.opens[src].readable(), EBADF);
-            allowed.must(!world.opens[dst].writable(), EBADF);
-            // Refused before anything is moved, unless there is nothing to move (fs/splice.c:do_splice_direct, 6.12).
-            let append = world.opens[dst].flags.has(OpenFlags::APPEND);
-            allowed.on(Holds::of(append, append && *len > 0), EINVAL);
-            let anon = [(Buf::Anon(0), *len)];
-            allowed.maybe(misaligned(world, src, Some(*src_offset), &anon), EINVAL);
-            allowed.maybe(misaligned(world, dst, None, &anon), EINVAL);
-            allowed.maybe(true, ENOSPC);
-            allowed.maybe(direct_race(world, call, src) || direct_race(world, call, dst), EIO);
-            allowed.maybe(meets_preallocation(world, call, src, Some(*src_offset), *len), EIO);
-        }
-        Call::SpliceToPipe { offset, len, .. } => {
-            let Some(open) = world.open_in(call, 0) else { return };
-            allowed.on(
-                Holds::of(!world.opens[open].readable(), !world.opens[open].readable() && *len > 0),
-                EBADF,
-            );
-            allowed.maybe(misaligned(world, open, Some(*offset), &[(Buf::Anon(0), *len)]), EINVAL);
-            allowed.maybe(direct_race(world, call, open), EIO);
-            allowed.maybe(meets_preallocation(world, call, open, Some(*offset), *len), EIO);
-            allowed.maybe(super::sources::closing(world, call), EPIPE);
-        }
-        Call::SpliceFromPipe { len, .. } => {
-            let Some(open) = world.open_in(call, 1) else { return };
-            let some = *len > 0;
-            let bad = !world.opens[open].writable();
-            allowed.on(Holds::of(bad, bad && some), EBADF);
-            let append = world.opens[open].flags.has(OpenFlags::APPEND);
-            allowed.on(Holds::of(append, append && some), EINVAL);
-            // What lies in the pipe may have any alignment.
-            let direct = world.opens[open].flags.has(OpenFlags::DIRECT)
-                && !world.files[world.opens[open].file].is_dax();
-            allowed.maybe(direct, EINVAL);
-            allowed.maybe(true, ENOSPC);
-            allowed.maybe(direct_race(world, call, open), EIO);
-        }
-        Call::Fsync { .. } | Call::Fdatasync { .. } | Call::SyncFileRange { .. } => {
-            let Some(open) = world.open_in(call, 0) else { return };
-            allowed.maybe(may_report_eio(world, world.opens[open].file), EIO);
-        }
-        Call::Syncfs { .. } => {
-            allowed.maybe((0..world.files.len()).any(|f| may_report_eio(world, f)), EIO);
-        }
+        Call::Open { .. }
+        | Call::Unlink { .. }
+        | Call::Rename { .. }
+        | Call::Link { .. }
+        | Call::Truncate { .. }
+        | Call::Ftruncate { .. }
+        | Call::Fallocate { .. } => files::rules(world, call, allowed),
+        Call::Pread { .. }
+        | Call::Preadv { .. }
+        | Call::Readv { .. }
+        | Call::Pwrite { .. }
+        | Call::Pwritev { .. }
+        | Call::Writev { .. }
+        | Call::Lseek { .. }
+        | Call::Fsync { .. }
+        | Call::Fdatasync { .. }
+        | Call::SyncFileRange { .. }
+        | Call::Syncfs { .. } => transfer::rules(world, call, allowed),
+        Call::Mmap { .. }
+        | Call::Mremap { .. }
+        | Call::Mprotect { .. }
+        | Call::Msync { .. }
+        | Call::Madvise { .. } => memory::rules(world, policy, call, allowed),
+        Call::Ficlone { .. }
+        | Call::Ficlonerange { .. }
+        | Call::Fideduperange { .. }
+        | Call::CopyFileRange { .. }
+        | Call::Sendfile { .. }
+        | Call::SpliceToPipe { .. }
+        | Call::SpliceFromPipe { .. } => copy::rules(world, call, allowed),
         Call::IoUringSetup { entries, .. } => allowed.must(*entries == 0, EINVAL),
         Call::Close { .. }
         | Call::Dup { .. }

@@ -1,10 +1,48 @@
-//! Could a read or a write fail so: by its descriptor, its alignment, its buffers, or by what races with it?
+//! Could a read, a write, a seek or a sync fail so: by its descriptor, its alignment, its buffers, or by what races with it?
 
 use super::memory::buffer_faults;
-use super::{Allowed, EAGAIN, EBADF, EFAULT, EINVAL, EIO, ENOSPC};
+use super::{Allowed, EAGAIN, EBADF, EFAULT, EINVAL, EIO, ENOSPC, ENXIO, Holds};
 use crate::model::World;
 use crate::oracle::counts;
-use program::{Buf, OpenFlags};
+use program::{Buf, Call, OpenFlags, Whence};
+
+/// What the calls of this family may return.
+pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
+    let span = world.span(call);
+    match world.call_of(call) {
+        Call::Pread { offset, buf, len, .. } => {
+            read_rules(world, call, 0, Some(*offset), &[(*buf, *len)], allowed);
+        }
+        Call::Preadv { offset, iov, .. } => {
+            read_rules(world, call, 0, Some(*offset), iov, allowed);
+        }
+        Call::Readv { iov, .. } => read_rules(world, call, 0, None, iov, allowed),
+        Call::Pwrite { offset, buf, len, .. } => {
+            write_rules(world, call, 0, Some(*offset), &[(*buf, *len)], allowed);
+        }
+        Call::Pwritev { offset, iov, .. } => {
+            write_rules(world, call, 0, Some(*offset), iov, allowed);
+        }
+        Call::Writev { iov, .. } => write_rules(world, call, 0, None, iov, allowed),
+        Call::Lseek { offset, whence, .. } => {
+            let Some(open) = world.open_in(call, 0) else { return };
+            if *whence != Whence::Set {
+                let (min, max) = world.sizes(world.opens[open].file, span, None);
+                allowed.on(Holds::of(*offset >= min, *offset >= max), ENXIO);
+                // No data behind the offset: what is there is judged by the seeks oracle.
+                allowed.maybe(*whence == Whence::Data, ENXIO);
+            }
+        }
+        Call::Fsync { .. } | Call::Fdatasync { .. } | Call::SyncFileRange { .. } => {
+            let Some(open) = world.open_in(call, 0) else { return };
+            allowed.maybe(may_report_eio(world, world.opens[open].file), EIO);
+        }
+        Call::Syncfs { .. } => {
+            allowed.maybe((0..world.files.len()).any(|f| may_report_eio(world, f)), EIO);
+        }
+        _ => {}
+    }
+}
 
 /// Whether an O_DIRECT transfer may be refused for its alignment.
 pub(super) fn misaligned(
@@ -54,7 +92,7 @@ pub(super) fn direct_race(world: &World, call: u16, open: usize) -> bool {
         .any(|t| t.dirties && t.span.call != call && !world.order.apart(t.span, span))
 }
 
-pub(super) fn read_rules(
+fn read_rules(
     world: &World,
     call: u16,
     slot: usize,
@@ -98,7 +136,7 @@ fn into_itself(world: &World, call: u16, open: usize, iov: &[(Buf, u64)]) -> boo
             .any(|slot| world.map_in(call, slot).is_some_and(|m| m.file == world.opens[open].file))
 }
 
-pub(super) fn write_rules(
+fn write_rules(
     world: &World,
     call: u16,
     slot: usize,
