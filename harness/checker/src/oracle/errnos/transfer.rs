@@ -11,19 +11,19 @@ pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
     let span = world.span(call);
     match world.call_of(call) {
         Call::Pread { offset, buf, len, .. } => {
-            read_rules(world, call, 0, Some(*offset), &[(*buf, *len)], allowed);
+            read_rules(world, call, Some(*offset), &[(*buf, *len)], allowed);
         }
         Call::Preadv { offset, iov, .. } => {
-            read_rules(world, call, 0, Some(*offset), iov, allowed);
+            read_rules(world, call, Some(*offset), iov, allowed);
         }
-        Call::Readv { iov, .. } => read_rules(world, call, 0, None, iov, allowed),
+        Call::Readv { iov, .. } => read_rules(world, call, None, iov, allowed),
         Call::Pwrite { offset, buf, len, .. } => {
-            write_rules(world, call, 0, Some(*offset), &[(*buf, *len)], allowed);
+            write_rules(world, call, Some(*offset), &[(*buf, *len)], allowed);
         }
         Call::Pwritev { offset, iov, .. } => {
-            write_rules(world, call, 0, Some(*offset), iov, allowed);
+            write_rules(world, call, Some(*offset), iov, allowed);
         }
-        Call::Writev { iov, .. } => write_rules(world, call, 0, None, iov, allowed),
+        Call::Writev { iov, .. } => write_rules(world, call, None, iov, allowed),
         Call::Lseek { offset, whence, .. } => {
             let Some(open) = world.open_in(call, 0) else { return };
             if *whence != Whence::Set {
@@ -92,19 +92,36 @@ pub(super) fn direct_race(world: &World, call: u16, open: usize) -> bool {
         .any(|t| t.dirties && t.span.call != call && !world.order.apart(t.span, span))
 }
 
+/// What goes for reads and for writes, which put bytes into their buffers (`fills`) or take them from there: the open file, and whether a buffer
+/// may fault.
+fn either_way(
+    world: &World,
+    call: u16,
+    offset: Option<u64>,
+    iov: &[(Buf, u64)],
+    fills: bool,
+    allowed: &mut Allowed,
+) -> Option<(usize, bool)> {
+    let open = world.open_in(call, 0)?;
+    let file = &world.opens[open];
+    let permitted = if fills { file.readable() } else { file.writable() };
+    allowed.must(!permitted, EBADF);
+    // With O_APPEND the place of a write is the end of file, which may have any alignment.
+    let offset = offset.filter(|_| fills || !file.flags.has(OpenFlags::APPEND));
+    allowed.maybe(misaligned(world, open, offset, iov), EINVAL);
+    let (may, gup) = buffer_faults(world, call, iov, fills);
+    allowed.maybe(may || gup, EFAULT);
+    Some((open, may))
+}
+
 fn read_rules(
     world: &World,
     call: u16,
-    slot: usize,
     offset: Option<u64>,
     iov: &[(Buf, u64)],
     allowed: &mut Allowed,
 ) {
-    let Some(open) = world.open_in(call, slot) else { return };
-    allowed.must(!world.opens[open].readable(), EBADF);
-    allowed.maybe(misaligned(world, open, offset, iov), EINVAL);
-    let (may, gup) = buffer_faults(world, call, iov, true);
-    allowed.maybe(may || gup, EFAULT);
+    let Some((open, _)) = either_way(world, call, offset, iov, true, allowed) else { return };
     allowed.maybe(direct_race(world, call, open) || into_itself(world, call, open, iov), EIO);
     let len = iov.iter().map(|(_, len)| len).fold(0, |sum: u64, len| sum.saturating_add(*len));
     allowed.maybe(meets_preallocation(world, call, open, offset, len), EIO);
@@ -139,18 +156,11 @@ fn into_itself(world: &World, call: u16, open: usize, iov: &[(Buf, u64)]) -> boo
 fn write_rules(
     world: &World,
     call: u16,
-    slot: usize,
     offset: Option<u64>,
     iov: &[(Buf, u64)],
     allowed: &mut Allowed,
 ) {
-    let Some(open) = world.open_in(call, slot) else { return };
-    allowed.must(!world.opens[open].writable(), EBADF);
-    // With O_APPEND the place is the end of file, which may have any alignment.
-    let offset = offset.filter(|_| !world.opens[open].flags.has(OpenFlags::APPEND));
-    allowed.maybe(misaligned(world, open, offset, iov), EINVAL);
-    let (may, gup) = buffer_faults(world, call, iov, false);
-    allowed.maybe(may || gup, EFAULT);
+    let Some((open, may)) = either_way(world, call, offset, iov, false, allowed) else { return };
     allowed.maybe(true, ENOSPC);
     allowed.maybe(direct_race(world, call, open), EIO);
     // Known: the retry of an unaligned O_DIRECT write that met a fault comes back as EAGAIN through a ring's worker.
