@@ -13,7 +13,7 @@ use history::memory::Memory;
 use history::wire::{Job, Note, RunOptions, SHM_SIZE, read_log, slot, sort_events};
 use history::{Errno, Event, Payload, ReadPath, Run, SkipReason, stamp};
 use program::*;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 struct Bench {
@@ -507,8 +507,14 @@ fn a_killed_runner_is_replaced_and_its_run_is_finished() {
     let options = RunOptions { keep: false, record: true, block_after_ms: 60_000 };
     let job = |lines| Job::Run { run: 9, program: Program { home: Mount::Ext4, lines }, options };
     let (first, control) = (supervisor.runner, supervisor.control);
+    let over = Arc::new(AtomicBool::new(false));
+    let seen_over = over.clone();
     let killer = std::thread::spawn(move || {
         while control.stage(3) != crate::control::stage::INVOKED {
+            assert!(
+                !seen_over.load(Ordering::Acquire),
+                "the run was over before it stood in line 3"
+            );
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         rustix::process::kill_process(first, rustix::process::Signal::KILL).expect("alive");
@@ -524,7 +530,8 @@ fn a_killed_runner_is_replaced_and_its_run_is_finished() {
             on(0, Call::Wait { lane: Lane::Thread(1) }),
         ]),
     );
-    killer.join().expect("killed");
+    over.store(true, Ordering::Release);
+    assert!(killer.join().is_ok(), "{notes:?}");
     assert_ne!(supervisor.runner, first);
     assert!(
         notes.iter().any(|n| matches!(n, Note::Trouble(what) if what.contains("died"))),
