@@ -6,6 +6,9 @@ use harness::exit::{Error, Exit};
 use harness::report::{explain, headline};
 use std::path::PathBuf;
 
+/// Whose rules hold where nothing says so.
+const DEFAULT_RELEASE: &str = "6.12";
+
 /// Judge saved histories again, without a guest
 ///
 /// Useful after a change of the checker: a history that was anomalous may now be explained, or the other way round. The exit code is that of
@@ -15,9 +18,9 @@ pub struct Args {
     /// Saved runs: `history.jsonl` files of finds, or the folders of finds
     #[arg(required = true, value_name = "RECORD.jsonl")]
     records: Vec<PathBuf>,
-    /// Judge by the rules of this kernel release
-    #[arg(long, value_name = "RELEASE", default_value = "6.12")]
-    release: String,
+    /// Judge by the rules of this kernel release [default: that of the find, or 6.12]
+    #[arg(long, value_name = "RELEASE")]
+    release: Option<String>,
     /// Print one line a history
     #[arg(short, long)]
     quiet: bool,
@@ -25,10 +28,13 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<Exit, Error> {
-    let policy = Policy::for_release(&args.release);
     let mut worst = Exit::Explained;
     for path in &args.records {
-        let path = if path.is_dir() { path.join("history.jsonl") } else { path.clone() };
+        let is_find = path.is_dir();
+        let found_on = if is_find { cmd::repro::release_of(path)? } else { None };
+        let release = args.release.clone().or(found_on);
+        let policy = Policy::for_release(release.as_deref().unwrap_or(DEFAULT_RELEASE));
+        let path = if is_find { path.join("history.jsonl") } else { path.clone() };
         let record = cmd::read_record(&path)?;
         let verdict = checker::check(&record.program, &record.history, &policy);
         if args.quiet {

@@ -73,6 +73,11 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     Ok(runs.conclude(&choice))
 }
 
+/// On which kernel a find was made, if it says so.
+pub fn release_of(find: &Path) -> Result<Option<String>, Error> {
+    Ok(target_file(find)?.map(|file| file.release))
+}
+
 /// What a find says of its target, if it does.
 fn target_file(folder: &Path) -> Result<Option<TargetFile>, Error> {
     let path = folder.join("target.json");
