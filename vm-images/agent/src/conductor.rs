@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(1);
 /// A call that runs, rather than waits, for longer than this is called blocked as well (state R).
 const RUNNING_MAX: Duration = Duration::from_secs(10);
 /// How long each way of helping may take.
-const HELP_MAX: Duration = Duration::from_millis(100);
+const HELP_MAX: Duration = Duration::from_millis(500);
 /// Stack of a lane: its calls keep their bytes elsewhere.
 const STACK: usize = 256 << 10;
 
