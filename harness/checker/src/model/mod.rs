@@ -538,13 +538,9 @@ impl<'a> World<'a> {
     /// Makes the touches of a call weak after they were assigned: see `touch`, which comes before the assignment.
     fn weaken_new(&mut self, call: u16) {
         for file in 0..self.files.len() {
-            let Some(touch) =
-                self.files[file].touches.iter().find(|t| t.span.call == call).copied()
-            else {
-                continue;
-            };
-            self.files[file].touches.retain(|t| t.span.call != call);
-            self.touch(file, touch);
+            let all = &mut self.files[file].touches;
+            let mine: Vec<Touch> = all.extract_if(.., |t| t.span.call == call).collect();
+            mine.into_iter().for_each(|touch| self.touch(file, touch));
         }
     }
 
