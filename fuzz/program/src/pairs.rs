@@ -73,7 +73,7 @@ kinds! {
         Cloned = "cloned";
         /// An RDMA memory region in a shared mapping: of a DAX file it is refused, of the page cache what may be written through it is, since 6.5
         Region = "region";
-        /// An RDMA memory region in a private mapping: copies, or pages of the page cache that may only be read
+        /// An RDMA memory region in a private mapping: copies, be it only to be read
         RegionPrivate = "region-private";
     }
     /// What is done to a file one of whose pages is held: changes of its layout, and other uses that may meet the holder.

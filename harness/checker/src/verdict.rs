@@ -14,7 +14,7 @@ pub enum Oracle {
     Leak,
     /// Could each call return what it returned?
     Errnos,
-    /// Does every synchronous signal have a cause and the right address?
+    /// Does every synchronous signal have a cause and the right address, and every death of a process a reason?
     Signals,
     /// Was each lease granted, refused and kept as its file's other users call for?
     Leases,

@@ -183,6 +183,43 @@ t0: close(p0)";
 }
 
 #[test]
+fn rings_of_two_processes_are_two_rings() {
+    let script = |lane: &str, ring: u16| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: c0 = fork()
+c0: r0 = io_uring_setup(8)
+t0: r0 = io_uring_setup(8)
+{lane}: f1 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+{lane}: pwrite(f1, 0, anon, 4K) (r0)
+t1: pread(f0, 0, anon, 4K) (r0)
+t0: release(g0)"
+        );
+        Script::new("ext4", &text)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[], 77)
+            .ok(3, &[], 9)
+            .ok(4, &[], 9)
+            .ok(5, &[], 10)
+            .ok(6, &[], 0)
+            .inv(7, &[5, ring])
+            .stands(7, 'S', "io_cqring_wait")
+            .inv(8, &[0, 4])
+            .stands(8, 'S', "io_cqring_wait")
+            .gates()
+            .ret(7, Ok(4096), Payload::None)
+            .ret(8, Ok(4096), read(vec![signed(1, 0, 4096)]))
+            .end(&[7, 8])
+    };
+    script("t2", 4).explained();
+    let wrong = script("c0", 3).anomalous(Kind::UnexplainedWait, Oracle::Liveness);
+    assert!(wrong.sentence.contains("pread#8"), "{wrong}");
+}
+
+#[test]
 fn a_request_may_stand_where_another_of_its_ring_waits_for_a_page() {
     let chain = "t0: ftruncate(f0, 0) (r0, hardlink) &\nt0: pread(f0, 0, anon, 4K) (r0) &";
     let close = "t0: close(p0)";
@@ -1335,4 +1372,9 @@ t0: release(g2)"
     let later = "fallocate(f0, INSERT_RANGE, 12K, 4K)";
     script("xfs", later, cut()).anomalous(Kind::LostByte, Oracle::Bytes);
     script("xfs", "fsync(f0)", cut()).anomalous(Kind::LostByte, Oracle::Bytes);
+    // A truncate begins at the new size.
+    let shorter = |from| vec![signed(1, 0, from), zeros(16384 - from)];
+    script("xfs", "ftruncate(f0, 9K)", shorter(9 << 10)).explained();
+    let early = script("xfs", "ftruncate(f0, 9K)", shorter(8 << 10));
+    early.anomalous(Kind::LostByte, Oracle::Bytes);
 }

@@ -821,24 +821,28 @@ t0: statx(f0)";
 
 #[test]
 fn a_direct_read_may_meet_a_preallocation_only_behind_the_end_of_a_cloned_xfs_file() {
-    let script = |home: &str, clone: &str, read: &str| {
+    let script = |home: &str, flags: &str, clone: &str, read: &str| {
         let text = format!(
             "t0: f0 = open(\"a\", RDWR|CREAT|DIRECT)
-t0: pwrite(f0, 0, anon, 64K)
+t0: f2 = open(\"a\", {flags})
+t0: pwrite(f2, 0, anon, 64K)
 t0: f1 = open(\"b\", RDWR|CREAT)
 t0: {clone}
 t0: pread(f0, 0, anon, {read})"
         );
-        Script::new(home, &text).open(0, 1).ok(1, &[0], 65536).open(2, 2).ok(3, &[2, 0], 0).fails(
-            4,
-            &[0],
-            5,
-        )
+        Script::new(home, &text)
+            .open(0, 1)
+            .open(1, 1)
+            .ok(2, &[1], 65536)
+            .open(3, 2)
+            .ok(4, &[3, 0], 0)
+            .fails(5, &[0], 5)
     };
     let clone = "ficlone(f1, f0)";
-    script("xfs", clone, "128K").explained();
+    script("xfs", "RDWR", clone, "128K").explained();
     let wrong = |s: Script| s.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
-    wrong(script("xfs", clone, "64K"));
-    wrong(script("xfs", "fsync(f1)", "128K"));
-    wrong(script("xfs-dax", clone, "128K"));
+    wrong(script("xfs", "RDWR", clone, "64K"));
+    wrong(script("xfs", "RDWR", "fsync(f1)", "128K"));
+    wrong(script("xfs", "RDWR|DIRECT", clone, "128K"));
+    wrong(script("xfs-dax", "RDWR", clone, "128K"));
 }

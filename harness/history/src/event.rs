@@ -290,7 +290,7 @@ pub enum SkipReason {
     EmptySlot,
     /// The lane's child was not forked, or has ended.
     NoLane,
-    /// The kernel does not know the operation (an io_uring opcode, say).
+    /// The kernel does not know the operation (an io_uring opcode, say), or nobody is left who could issue the request.
     Unsupported,
     /// An earlier call of the same lane never returned.
     LaneStuck,

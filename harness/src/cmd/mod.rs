@@ -17,8 +17,10 @@ mod values;
 pub use target::TargetArgs;
 
 use harness::exit::Error;
+use harness::report::Provenance;
 use history::Record;
 use program::{Mount, Program};
+use serde::Deserialize;
 use std::io::Write;
 use std::path::Path;
 
@@ -48,6 +50,30 @@ fn read_record(path: &Path) -> Result<Record, Error> {
     let text = read_text(path)?;
     history::record::parse(&text)
         .map_err(|error| Error::Record { path: path.into(), what: error.to_string() })
+}
+
+/// What matters of `target.json`; the rest is for people.
+#[derive(Deserialize)]
+struct TargetFile {
+    /// The options that choose the target again.
+    select: Provenance,
+    /// `uname -r` in the guest.
+    release: String,
+}
+
+/// On which kernel a find was made, if it says so.
+fn release_of(find: &Path) -> Result<Option<String>, Error> {
+    Ok(target_file(find)?.map(|file| file.release))
+}
+
+/// What a find says of its target, if it does.
+fn target_file(folder: &Path) -> Result<Option<TargetFile>, Error> {
+    let path = folder.join("target.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let parsed = serde_json::from_str(&read_text(&path)?);
+    parsed.map(Some).map_err(|error| Error::Record { path, what: error.to_string() })
 }
 
 /// The same program with another home: names without a mount follow it.

@@ -4,11 +4,10 @@ use crate::cmd::target::{Choice, ModeArg};
 use crate::cmd::{self, TargetArgs};
 use checker::{Anomaly, AnomalyKind, Oracle, Policy, Verdict};
 use harness::exit::{Error, Exit};
-use harness::report::{Provenance, explain, hash, headline, timeline};
+use harness::report::{explain, hash, headline, timeline};
 use harness::target::{Done, Target};
 use history::History;
 use program::Program;
-use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -31,13 +30,6 @@ pub struct Args {
     target: TargetArgs,
 }
 
-/// What matters of `target.json`; the rest is for people.
-#[derive(Deserialize)]
-struct TargetFile {
-    select: Provenance,
-    release: String,
-}
-
 /// An anomaly's kind and oracle: what makes it the same one in another run.
 type Kinds = BTreeSet<(AnomalyKind, Oracle)>;
 
@@ -46,7 +38,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let is_find = args.file.is_dir();
     let path = if is_find { args.file.join("program.prog") } else { args.file.clone() };
     let program = args.target.rehome(cmd::read_program(&path)?)?;
-    let saved = if is_find { target_file(&args.file)? } else { None };
+    let saved = if is_find { cmd::target_file(&args.file)? } else { None };
     let release = saved.as_ref().map_or(String::new(), |file| file.release.clone());
     let choice = choice(args, saved)?;
     let expected = if is_find { expected(&args.file, &release)? } else { None };
@@ -73,29 +65,14 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     Ok(runs.conclude(&choice))
 }
 
-/// On which kernel a find was made, if it says so.
-pub fn release_of(find: &Path) -> Result<Option<String>, Error> {
-    Ok(target_file(find)?.map(|file| file.release))
-}
-
-/// What a find says of its target, if it does.
-fn target_file(folder: &Path) -> Result<Option<TargetFile>, Error> {
-    let path = folder.join("target.json");
-    if !path.exists() {
-        return Ok(None);
-    }
-    let parsed = serde_json::from_str(&cmd::read_text(&path)?);
-    parsed.map(Some).map_err(|error| Error::Record { path, what: error.to_string() })
-}
-
 /// The find's own target, changed by the options that were given.
-fn choice(args: &Args, saved: Option<TargetFile>) -> Result<Choice, Error> {
+fn choice(args: &Args, saved: Option<cmd::TargetFile>) -> Result<Choice, Error> {
     let mut wanted = args.target.clone();
     if args.exact {
         wanted.mode = ModeArg::Exact;
     }
     let typed = wanted.choice(0)?;
-    let Some(TargetFile { select: mut saved, .. }) = saved else { return Ok(typed) };
+    let Some(cmd::TargetFile { select: mut saved, .. }) = saved else { return Ok(typed) };
     let typed = typed.provenance;
     let defaults = TargetArgs::defaults();
     // An option that differs from its default was given by the user and wins over what was saved.

@@ -30,7 +30,8 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         let record = cmd::read_record(&file("history.jsonl"))?;
         cmd::print(&timeline::program(&record.program, &Marks::default()));
         cmd::print("\n");
-        let policy = checker::Policy::for_release("");
+        let release = if args.file.is_dir() { cmd::release_of(&args.file)? } else { None };
+        let policy = checker::Policy::for_release(&release.unwrap_or_default());
         let waits = checker::waits(&record.program, &record.history, &policy);
         cmd::print(&timeline::history(&record.program, &record.history, &waits));
     } else if args.meetings {

@@ -2,7 +2,7 @@
 //!
 //! The counters are kept for each processor and added up when they are refreshed. What a ring or a request had pinned goes when a worker of
 //! the kernel gets to it, so the end is waited for. A buffer that an update put out of a ring goes a second later
-//! (io_uring/rsrc.c:io_rsrc_node_ref_zero, 6.1; at once in 6.12), and the end of its ring waits for that (io_uring.c:io_ring_ctx_free, 6.1).
+//! (io_uring/rsrc.c:io_rsrc_node_ref_zero, 6.1; at once in 6.12), and the end of its ring waits for that (io_uring/io_uring.c:io_ring_ctx_free, 6.1).
 
 use crate::record::now;
 use crate::run::Environment;

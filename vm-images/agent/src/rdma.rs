@@ -1,7 +1,7 @@
 //! The soft-RoCE device, and what a process has of it: an open file, a protection domain, memory regions.
 //!
 //! The device is made once, at boot, on the loopback interface: regions pin pages whether anything can be sent or not. A file belongs to the
-//! process that opened it (drivers/infiniband: ib_safe_file_access asks for the same credentials), so each opens its own.
+//! process that opened it (include/rdma/ib.h:ib_safe_file_access, 6.12 and 6.1, asks for the same credentials), so each opens its own.
 
 use crate::sys::{self, Span, rdma};
 use history::{CallResult, Errno};

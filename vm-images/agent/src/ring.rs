@@ -2,7 +2,7 @@
 //!
 //! Whoever looks reaps for all: the lane that waits for its own request, the conductor between lines and at the end. A Return takes its
 //! place in the order when its completion is reaped, which is after the request was over: the interval is wider than the truth, never
-//! narrower. Requests hold shares of their files and own their buffers until then.
+//! narrower. The rings of a child only the child itself can reap, between its lines (`exec::serve`). Requests hold shares of their files and own their buffers until then.
 
 use crate::io::Transfer;
 use crate::record::Recorder;

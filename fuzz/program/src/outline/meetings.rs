@@ -33,7 +33,7 @@ impl Outline {
         pairs.dedup_by_key(|pair| (pair.source, pair.mount, pair.change));
         self.held_pairs.extend(pairs);
         for (breaker, inode) in self.breakers(line) {
-            // A write that its descriptor does not allow is refused before it could meet a lease.
+            // Where there is a read lease no descriptor may write: such a call is refused before it could meet the lease.
             if let Some((state, taken)) = self.lease_state(inode)
                 && state.can_meet(breaker)
             {

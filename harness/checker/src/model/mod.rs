@@ -22,7 +22,9 @@ use file::{File, Map, NameOp, NameState, Open, Pipe, SizeOp, Touch};
 use history::{CallResult, Event, FileFacts, FileId, History, Payload};
 use lin::Lin;
 use order::{NEVER, NOBODY, Order, Span};
-use program::{Buf, Call, CallId, Lane, Line, Mount, OpenFlags, Path, Program, Prot, Sharing};
+use program::{
+    Buf, Call, CallId, FallocateMode, Lane, Line, Mount, OpenFlags, Path, Program, Prot, Sharing,
+};
 use smallvec::smallvec;
 use std::collections::BTreeMap;
 use value::{Cand, Val, Vals};
@@ -400,8 +402,8 @@ impl<'a> World<'a> {
 
     /// What a call that has hold of pages of a mapping may see in them beside what the file has: XFS caches in large folios, and dropping a part
     /// of one zeroes that part in place, whoever else refers to it (mm/truncate.c:truncate_inode_partial_folio, 6.12 and 6.1;
-    /// fs/xfs/xfs_icache.c: mapping_set_large_folios). The ranges that XFS drops begin up to a block early
-    /// (fs/xfs/xfs_bmap_util.c:xfs_prepare_shift).
+    /// fs/xfs/xfs_icache.c:xfs_inode_alloc asks for such folios). What a shift drops begins a block early
+    /// (fs/xfs/xfs_bmap_util.c:xfs_prepare_shift, 6.12 and 6.1). An O_DIRECT write drops folios whole.
     pub fn zeroed_in_place(&self, obj: ObjId, start: u64, end: u64, span: Span) -> Vec<Cand> {
         let Some(file) = self.owner[obj.0 as usize].map(|f| &self.files[f]) else {
             return Vec::new();
@@ -411,13 +413,24 @@ impl<'a> World<'a> {
             return Vec::new();
         }
         let base = self.base(file, obj);
-        let drops = file
-            .touches
-            .iter()
-            .filter(|t| t.drops && t.span.call != span.call && !self.order.apart(t.span, span));
+        let drops = file.touches.iter().filter(|t| {
+            t.drops
+                && !t.direct_write
+                && t.span.call != span.call
+                && !self.order.apart(t.span, span)
+        });
         drops
             .map(|t| {
-                let from = page_down(t.range.0).saturating_sub(PAGE).saturating_sub(base);
+                let (first, _) = t.range;
+                let from = match self.call_of(t.span.call) {
+                    Call::Truncate { .. } | Call::Ftruncate { .. } | Call::Open { .. } => first,
+                    Call::Fallocate {
+                        mode: FallocateMode::CollapseRange | FallocateMode::InsertRange,
+                        ..
+                    } => page_down(first).saturating_sub(PAGE),
+                    _ => page_down(first),
+                };
+                let from = from.saturating_sub(base);
                 let upto = page_up(t.range.1).saturating_sub(base);
                 Cand { start: from.max(start), end: upto.min(end), val: Val::Zero }
             })
@@ -434,9 +447,19 @@ impl<'a> World<'a> {
             Call::ProcessVmReadv { .. } | Call::ProcMemPread { .. } => true,
             line @ (Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }) => {
                 line.buffers().any(|(buf, _)| matches!(buf, Buf::Map(..)))
+                    && self.open_in(call, 0).is_some_and(|o| {
+                        let open = &self.opens[o];
+                        open.flags.has(OpenFlags::DIRECT) && !self.files[open.file].is_dax()
+                    })
             }
             _ => false,
         }
+    }
+
+    /// Whether two lines are requests of one ring. The slots of two processes have the same names.
+    pub fn same_ring(&self, a: u16, b: u16) -> bool {
+        let ring = |k: u16| self.line(k).via.and(self.seen[k as usize].slots.last());
+        ring(a).is_some() && ring(a) == ring(b)
     }
 
     /// Assigns a range of an object on behalf of a call.

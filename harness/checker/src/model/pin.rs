@@ -170,12 +170,12 @@ impl World<'_> {
         let gate = self.gate_used(call)?;
         let released = self.held_until(gate, self.span(call).inv)?;
         let stand = self.watch.first_stand(call)?;
-        if let Some(via) = self.line(call).via {
+        if self.line(call).via.is_some() {
             // A request that is queued behind another of its ring has no pages yet.
             let busy = (0..self.program.lines.len() as u16).any(|k| {
                 let other = self.span(k);
                 k != call
-                    && self.line(k).via.is_some_and(|v| v.ring == via.ring)
+                    && self.same_ring(call, k)
                     && other.inv < stand.seq
                     && other.ret > self.span(call).inv
             });

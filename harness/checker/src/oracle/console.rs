@@ -9,13 +9,15 @@ use crate::model::{World, is_dax_splat};
 use crate::{Anomaly, AnomalyKind, Oracle};
 use history::{Down, Splat};
 
-/// Where dax_disassociate_entry warns that a page goes which somebody holds, `trunc && page_ref_count(page) > 1`: in 6.12.117 and 6.1.192, the
-/// kernels of which something is known. Its other warning is about page->mapping.
-const FREES_HELD: [&str; 2] =
-    ["fs/dax.c:390 dax_disassociate_entry", "fs/dax.c:398 dax_disassociate_entry"];
+/// Where dax_disassociate_entry warns about page->mapping, in 6.12.117 and 6.1.192: the kernels of which something is known. Its other warning, that a
+/// page goes which somebody holds (`trunc && page_ref_count(page) > 1`), is about this program.
+const WRONG_MAPPING: [&str; 2] =
+    ["fs/dax.c:396 dax_disassociate_entry", "fs/dax.c:404 dax_disassociate_entry"];
 
-fn frees_held(splat: &Splat) -> bool {
-    FREES_HELD.iter().any(|place| splat.text.contains(place))
+/// Whether a complaint is not the one that a page goes which somebody holds.
+fn frees_nothing_held(splat: &Splat) -> bool {
+    !splat.title.contains("dax_disassociate_entry")
+        || WRONG_MAPPING.iter().any(|place| splat.text.contains(place))
 }
 
 /// Looks at a complaint.
@@ -36,7 +38,7 @@ pub fn splat(world: &World, splat: &Splat, findings: &mut Findings) {
     // with their program.
     let xfs_dax = world.files.iter().any(|f| f.on(program::Mount::XfsDax));
     let left = !splat.title.contains("insert_pfn")
-        && !frees_held(splat)
+        && frees_nothing_held(splat)
         && xfs_dax
         && world.policy.knows(crate::Known::XfsDaxReflinkFault);
     if is_dax_splat(splat) && (left || world.reflink_faults()) {

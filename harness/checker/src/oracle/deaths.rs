@@ -3,7 +3,8 @@
 //! Verifies: a close that never returned, though nothing kept it, was cut off by a kill of the program's or the agent's, or by the kernel where the
 //! policy says that it kills whoever lets go of a layout lease and leaves pins behind.
 //! Assumes: a call that is neither stuck nor helped and has no end lost its process.
-//! Does not verify: other calls, which the same death may cut off in other threads; that who must be killed is (`waits`).
+//! Does not verify: other calls, which the same death may cut off in other threads; closes through a ring, which end with it; closes in a child that
+//! exits itself; that who must be killed is (`waits`).
 
 use super::{Findings, file_name, who};
 use crate::model::World;

@@ -193,7 +193,7 @@ impl Policy {
         let mainline = |name, known| Policy {
             name,
             map_sync: true,
-            clones_buffers: Some(true).filter(|_| name != Regime::Mainline.name()),
+            clones_buffers: None,
             regime: Regime::Mainline,
             tables: Tables::of(Regime::Mainline),
             known,
@@ -210,7 +210,7 @@ impl Policy {
                 ..mainline("mainline-6.1", KNOWN_6_1)
             }
         } else if is("6.12") {
-            mainline("mainline-6.12", KNOWN_6_12)
+            Policy { clones_buffers: Some(true), ..mainline("mainline-6.12", KNOWN_6_12) }
         } else {
             mainline("mainline", &[])
         }

@@ -137,7 +137,10 @@ pub(super) fn meets_preallocation(
 ) -> bool {
     let file = world.opens[open].file;
     let (min, _) = world.sizes(file, world.span(call), Some(call));
+    // Only what goes through the page cache is delayed.
+    let delayed = world.files[file].touches.iter().any(|t| t.dirties && !t.drops);
     world.policy.knows(crate::Known::XfsDirectReadDelalloc)
+        && delayed
         && world.files[file].on(program::Mount::Xfs)
         && world.files[file].shared
         && counts::is_direct(world, open)

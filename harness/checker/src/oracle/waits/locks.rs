@@ -48,11 +48,8 @@ fn takes_no_lock(call: &Call) -> bool {
 }
 
 pub(super) fn behind(world: &World, call: u16, from: u64, to: u64, all: &mut Vec<Cause>) {
-    let line = world.line(call);
-    if let Some(via) = line.via {
-        let ring = |k: &u16| world.line(*k).via.is_some_and(|v| v.ring == via.ring);
-        all.extend(in_flight(world, call, from, to).find(ring).map(Cause::Ring));
-    }
+    let ring = |k: &u16| world.same_ring(call, *k);
+    all.extend(in_flight(world, call, from, to).find(ring).map(Cause::Ring));
     if let Call::UnregisterBuffers { .. } = world.call_of(call) {
         // Requests that use the buffer come to their end first.
         let ring = world.seen[call as usize].slots.first().copied();
