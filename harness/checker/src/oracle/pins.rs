@@ -119,7 +119,12 @@ fn long_term(
                 let (first, last) = (crate::model::page_down(offset), crate::model::page_up(end));
                 world.untouched(obj, first, last, call)
             });
-            allowed.on(Holds::of(true, untouched && steady), errno);
+            // Known: a page of a shared block passes for an anonymous one, so that a short pin to read it has copied it already.
+            let file = &world.files[map.file];
+            let passes = world.policy.knows(crate::Known::XfsDaxPin)
+                && file.on(program::Mount::XfsDax)
+                && file.shared;
+            allowed.on(Holds::of(true, untouched && steady && !passes), errno);
             allowed.maybe(true, EFAULT);
         }
         Pin::NeedsLease(errno) => {
