@@ -447,13 +447,16 @@ impl<'a> World<'a> {
             Call::ProcessVmReadv { .. } | Call::ProcMemPread { .. } => true,
             line @ (Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }) => {
                 line.buffers().any(|(buf, _)| matches!(buf, Buf::Map(..)))
-                    && self.open_in(call, 0).is_some_and(|o| {
-                        let open = &self.opens[o];
-                        open.flags.has(OpenFlags::DIRECT) && !self.files[open.file].is_dax()
-                    })
+                    && self.open_in(call, 0).is_some_and(|open| self.is_direct(open))
             }
             _ => false,
         }
+    }
+
+    /// Whether an open file's transfers pass the page cache by.
+    pub fn is_direct(&self, open: usize) -> bool {
+        let open = &self.opens[open];
+        open.flags.has(OpenFlags::DIRECT) && !self.files[open.file].is_dax()
     }
 
     /// Whether two lines are requests of one ring. The slots of two processes have the same names.
@@ -820,10 +823,7 @@ impl<'a> World<'a> {
         let first = match self.call_of(call) {
             Call::ProcessVmReadv { .. } => 0,
             Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }
-                if self.open_in(call, 0).is_some_and(|o| {
-                    let open = &self.opens[o];
-                    open.flags.has(OpenFlags::DIRECT) && !self.files[open.file].is_dax()
-                }) =>
+                if self.open_in(call, 0).is_some_and(|open| self.is_direct(open)) =>
             {
                 1
             }

@@ -46,19 +46,16 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
                 cands.push(Cand { start, end: start + read.len, val });
             }
             wrong = compare(&cands, world.run, start, &runs);
-            let odd = read.mapped.is_some_and(|f| world.files[f].behind_mappings.is_some());
-            if wrong.is_none() && (odd || !sure) {
-                break;
+            if wrong.is_some() {
+                continue;
             }
+            let odd = read.mapped.is_some_and(|f| world.files[f].behind_mappings.is_some());
             // A page in hand may differ from what the file has by now.
-            let in_hand =
-                !world.zeroed_in_place(read.obj, start, start + read.len, span).is_empty();
-            if wrong.is_none() && !in_hand {
+            let in_hand = || world.zeroed_in_place(read.obj, start, start + read.len, span);
+            if sure && !odd && in_hand().is_empty() {
                 world.learn(read.obj, start, &runs, span);
             }
-            if wrong.is_none() {
-                break;
-            }
+            break;
         }
         if let Some(wrong) = wrong {
             report(world, findings, Some(call), read.obj, span, &wrong, &who(world, call));
@@ -77,10 +74,7 @@ pub fn look(world: &mut World, call: u16, findings: &mut Findings) {
 
 /// O_DIRECT reads fill the buffer past the end of file too (fs/iomap/direct-io.c:__iomap_dio_rw trims the count only, 6.12).
 fn is_direct(world: &World, call: u16) -> bool {
-    world.open_in(call, 0).is_some_and(|o| {
-        world.opens[o].flags.has(program::OpenFlags::DIRECT)
-            && !world.files[world.opens[o].file].is_dax()
-    })
+    world.open_in(call, 0).is_some_and(|open| world.is_direct(open))
 }
 
 /// Takes the next `len` bytes off a list of runs.

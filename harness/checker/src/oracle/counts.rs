@@ -11,7 +11,7 @@ use crate::model::World;
 use crate::model::order::Span;
 use crate::{AnomalyKind, Known, Oracle, Policy};
 use history::Payload;
-use program::{Buf, Call, OpenFlags, Whence};
+use program::{Buf, Call, Whence};
 
 /// What O_DIRECT moves, in bytes: logical blocks of the devices.
 const SECTOR: u64 = 512;
@@ -146,7 +146,7 @@ fn write(
     let (may_fault, gup) = buffer_faults(world, call, iov, false);
     // Known: an O_DIRECT write that met a fault at once says 0.
     let zero = policy.knows(Known::DirectWriteFault)
-        && world.open_in(call, 0).is_some_and(|o| is_direct(world, o));
+        && world.open_in(call, 0).is_some_and(|open| world.is_direct(open));
     let may_fault = may_fault || gup && zero;
     // A device ends where it ends.
     let total = match (world.open_in(call, 0), world.call_of(call)) {
@@ -182,7 +182,7 @@ fn copied(
     let (low, high) = (min.saturating_sub(offset).min(len), max.saturating_sub(offset).min(len));
     // What goes to an O_DIRECT file goes in pieces as large as a pipe. One that is no whole number of sectors is refused, and those before it count
     // (fs/splice.c:splice_direct_to_actor, 6.12 and 6.1).
-    let odd_rest = world.open_in(call, 0).is_some_and(|dst| is_direct(world, dst))
+    let odd_rest = world.open_in(call, 0).is_some_and(|dst| world.is_direct(dst))
         && [low, high].iter().any(|end| {
             (1..=PIPE).contains(&end.saturating_sub(n)) && !(end - n).is_multiple_of(SECTOR)
         });
@@ -236,9 +236,4 @@ fn links(world: &World, call: u16, span: Span, file: usize, seen: u32, findings:
             format!("{} says {name} has {seen} links; allowed: {counts:?}.", who(world, call)),
         );
     }
-}
-
-/// Whether an open file's transfers pass the page cache by.
-pub fn is_direct(world: &World, open: usize) -> bool {
-    world.opens[open].flags.has(OpenFlags::DIRECT) && !world.files[world.opens[open].file].is_dax()
 }

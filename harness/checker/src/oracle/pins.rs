@@ -60,7 +60,7 @@ fn pins(world: &World, call: u16) -> bool {
         | Call::UpdateBuffers { .. } => true,
         other => {
             other.buffers().next().is_some()
-                && world.open_in(call, 0).is_some_and(|o| super::counts::is_direct(world, o))
+                && world.open_in(call, 0).is_some_and(|open| world.is_direct(open))
         }
     }
 }

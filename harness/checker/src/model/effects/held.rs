@@ -2,10 +2,15 @@
 
 use super::*;
 use crate::model::content::Content;
-use crate::model::file::File;
+use crate::model::file::{File, Map};
 use crate::model::order::NEVER;
 use history::{FileId, stamp};
 use program::{Access, Advice, GATE_SIZE, GateSlot, Mount, RegionAccess, SqeFlags};
+
+/// The pages of a range of a mapping, as a range of bytes.
+const fn pages_of(offset: u64, len: u64) -> (u64, u64) {
+    (page_down(offset), page_up(offset.saturating_add(len)))
+}
 
 /// What a ring has registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,19 +283,21 @@ impl World<'_> {
         if !refused {
             self.given(call, 1, &[(Buf::Map(program::MapSlot(0), offset), len)], true);
         }
-        if let Some(map) = self.map_in(call, 1).cloned()
-            && let Some(obj) = map.private
-        {
-            // The pin wants its own copy of each page.
-            let (first, last) = (page_down(offset), page_up(offset + len));
-            let viewed = self.files[map.file].obj;
-            if !self.objects[obj.0 as usize].is_opaque(first, last) {
-                let copy = Src::Copy { obj: viewed, delta: map.offset as i64, before: false };
-                self.assign(call, obj, (first, last), copy, false);
-            }
+        if let Some(map) = self.map_in(call, 1).cloned() {
+            self.copy_for_pin(call, &map, pages_of(offset, len));
         }
         if !refused && let Some(ring) = self.seen[call as usize].slots.first().map(|s| s.0) {
             self.registered.insert(ring, Registered { by: call, pinned: Some(call) });
+        }
+    }
+
+    /// A pin of pages of a private mapping wants its own copy of each.
+    fn copy_for_pin(&mut self, call: u16, map: &Map, (first, last): (u64, u64)) {
+        let Some(obj) = map.private else { return };
+        if !self.objects[obj.0 as usize].is_opaque(first, last) {
+            let viewed = self.files[map.file].obj;
+            let copy = Src::Copy { obj: viewed, delta: map.offset as i64, before: false };
+            self.assign(call, obj, (first, last), copy, false);
         }
     }
 
@@ -324,22 +331,15 @@ impl World<'_> {
         access: RegionAccess,
     ) {
         let Some(map) = self.map_in(call, 0).cloned() else { return };
-        let writes = self.policy.tables.region_writes(access);
-        let (first, last) = (page_down(offset), page_up(offset.saturating_add(len)));
-        let dirty = (map.offset + first, map.offset + last);
-        match map.private {
-            None if writes => {
-                self.touch_file(call, map.file, dirty, Kind::Dirty);
-                self.given(call, 0, &[(Buf::Map(program::MapSlot(0), offset), len)], true);
-            }
-            None => self.given(call, 0, &[(Buf::Map(program::MapSlot(0), offset), len)], false),
-            Some(obj) if !self.objects[obj.0 as usize].is_opaque(first, last) => {
-                let viewed = self.files[map.file].obj;
-                let copy = Src::Copy { obj: viewed, delta: map.offset as i64, before: false };
-                self.assign(call, obj, (first, last), copy, false);
-            }
-            Some(_) => {}
+        let pages = pages_of(offset, len);
+        if map.private.is_some() {
+            return self.copy_for_pin(call, &map, pages);
         }
+        let writes = self.policy.tables.region_writes(access);
+        if writes {
+            self.dirty_region(call, &map, pages);
+        }
+        self.given(call, 0, &[(Buf::Map(program::MapSlot(0), offset), len)], writes);
     }
 
     /// What the device may have written is dirtied when it is given back, whether it was written or not (drivers/infiniband/core/umem.c:__ib_umem_release,
@@ -353,10 +353,12 @@ impl World<'_> {
             && self.policy.tables.region_writes(*access)
             && let Some(map) = self.map_in(by, 0).filter(|map| map.private.is_none()).cloned()
         {
-            let (first, last) = (page_down(*offset), page_up(offset.saturating_add(*len)));
-            let dirty = (map.offset + first, map.offset + last);
-            self.touch_file(call, map.file, dirty, Kind::Dirty);
+            self.dirty_region(call, &map, pages_of(*offset, *len));
         }
+    }
+
+    fn dirty_region(&mut self, call: u16, map: &Map, (first, last): (u64, u64)) {
+        self.touch_file(call, map.file, (map.offset + first, map.offset + last), Kind::Dirty);
     }
 
     pub(super) fn send_fd(&mut self, call: u16, result: Option<CallResult>) {

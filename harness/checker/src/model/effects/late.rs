@@ -51,10 +51,7 @@ impl World<'_> {
                 (0, vec![(Buf::Map(program::MapSlot(0), *offset), *len)])
             }
             line @ (Call::Pread { .. } | Call::Preadv { .. } | Call::Readv { .. }) => {
-                let direct = self.open_in(call, 0).is_some_and(|o| {
-                    let open = &self.opens[o];
-                    open.flags.has(OpenFlags::DIRECT) && !self.files[open.file].is_dax()
-                });
+                let direct = self.open_in(call, 0).is_some_and(|open| self.is_direct(open));
                 if !direct {
                     return Vec::new();
                 }

@@ -15,7 +15,7 @@ impl World<'_> {
         let total: u64 = iov.iter().map(|(_, l)| *l).sum();
         let (n, sure) = done(result, total);
         let file = self.opens[open].file;
-        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
+        let direct = self.is_direct(open);
         if at == At::Position && result.is_some_and(|r| r.is_ok()) {
             self.pos_op(call, open, PosOp::Add(n));
         }
@@ -86,7 +86,7 @@ impl World<'_> {
         };
         // An O_DIRECT read may deliver more than it says, and what it delivers may be lost: its bytes stay in doubt.
         let file = self.opens[open].file;
-        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
+        let direct = self.is_direct(open);
         if direct || !self.places_in_motion(call, open, At::Position) {
             return;
         }
@@ -131,7 +131,7 @@ impl World<'_> {
         let Some(open) = self.open_in(call, 0) else { return };
         let total: u64 = iov.iter().map(|(_, l)| *l).sum();
         let file = self.opens[open].file;
-        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
+        let direct = self.is_direct(open);
         let (n, sure) = match result {
             // What was written before an O_DIRECT write failed is on the device (fs/iomap/direct-io.c, 6.12).
             Some(Err(Errno(4 | 5 | 14 | 22 | 28))) if direct => (total, false),
@@ -305,7 +305,7 @@ impl World<'_> {
         let file = self.opens[open].file;
         let obj = self.files[file].obj;
         let failed = matches!(result, Some(Err(_)));
-        let direct = self.opens[open].flags.has(OpenFlags::DIRECT) && !self.files[file].is_dax();
+        let direct = self.is_direct(open);
         if at == At::Append && !failed {
             self.size_op(call, file, maybe(SizeOp::Append(n), sure));
         }

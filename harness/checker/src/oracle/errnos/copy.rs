@@ -31,10 +31,7 @@ pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
             let overlap = src_offset.abs_diff(*dst_offset) < *len;
             allowed.maybe(a == b && overlap, EINVAL);
             let aligned = |o: u64| o.is_multiple_of(4096);
-            let direct = [src, dst].iter().any(|o| {
-                world.opens[*o].flags.has(OpenFlags::DIRECT)
-                    && !world.files[world.opens[*o].file].is_dax()
-            });
+            let direct = [src, dst].iter().any(|open| world.is_direct(*open));
             let (min, max) = world.sizes(a, span, Some(call));
             let whole = aligned(*src_offset) && aligned(*dst_offset) && aligned(*len);
             let inside = src_offset.saturating_add(*len) <= min;
@@ -78,9 +75,7 @@ pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
             let append = world.opens[open].flags.has(OpenFlags::APPEND);
             allowed.on(Holds::of(append, append && some), EINVAL);
             // What lies in the pipe may have any alignment.
-            let direct = world.opens[open].flags.has(OpenFlags::DIRECT)
-                && !world.files[world.opens[open].file].is_dax();
-            allowed.maybe(direct, EINVAL);
+            allowed.maybe(world.is_direct(open), EINVAL);
             allowed.maybe(true, ENOSPC);
             allowed.maybe(direct_race(world, call, open), EIO);
         }

@@ -3,7 +3,6 @@
 use super::memory::buffer_faults;
 use super::{Allowed, EAGAIN, EBADF, EFAULT, EINVAL, EIO, ENOSPC, ENXIO, Holds};
 use crate::model::World;
-use crate::oracle::counts;
 use program::{Buf, Call, OpenFlags, Whence};
 
 /// What the calls of this family may return.
@@ -51,11 +50,11 @@ pub(super) fn misaligned(
     offset: Option<u64>,
     iov: &[(Buf, u64)],
 ) -> bool {
-    let open = &world.opens[open];
-    let file = &world.files[open.file];
-    if !open.flags.has(OpenFlags::DIRECT) || file.is_dax() {
+    if !world.is_direct(open) {
         return false;
     }
+    let open = &world.opens[open];
+    let file = &world.files[open.file];
     // The device of a gate has sectors of 512 bytes.
     let unknown = if file.gate.is_some() { (512, 512) } else { (0, 0) };
     let (mem, off) = file.facts.map_or(unknown, |f| (f.dio_mem_align, f.dio_offset_align));
@@ -81,12 +80,11 @@ pub(super) fn may_report_eio(world: &World, file: usize) -> bool {
 /// Whether an O_DIRECT transfer raced with something that dirties pages of its file: XFS then refuses a delayed extent with EIO
 /// (fs/iomap/direct-io.c:iomap_dio_iter, 6.12).
 pub(super) fn direct_race(world: &World, call: u16, open: usize) -> bool {
-    let open = &world.opens[open];
-    if !open.flags.has(OpenFlags::DIRECT) || world.files[open.file].is_dax() {
+    if !world.is_direct(open) {
         return false;
     }
     let span = world.span(call);
-    world.files[open.file]
+    world.files[world.opens[open].file]
         .touches
         .iter()
         .any(|t| t.dirties && t.span.call != call && !world.order.apart(t.span, span))
@@ -143,7 +141,7 @@ pub(super) fn meets_preallocation(
         && delayed
         && world.files[file].on(program::Mount::Xfs)
         && world.files[file].shared
-        && counts::is_direct(world, open)
+        && world.is_direct(open)
         && offset.is_none_or(|offset| offset.saturating_add(len) > min)
 }
 
@@ -151,7 +149,7 @@ pub(super) fn meets_preallocation(
 /// (fs/iomap/direct-io.c:iomap_dio_iter, IOMAP_DELALLOC, 6.12).
 fn into_itself(world: &World, call: u16, open: usize, iov: &[(Buf, u64)]) -> bool {
     let mapped = iov.iter().filter(|(buf, _)| matches!(buf, Buf::Map(..))).count();
-    counts::is_direct(world, open)
+    world.is_direct(open)
         && (1..=mapped)
             .any(|slot| world.map_in(call, slot).is_some_and(|m| m.file == world.opens[open].file))
 }
@@ -169,5 +167,5 @@ fn write_rules(
     // Known: the retry of an unaligned O_DIRECT write that met a fault comes back as EAGAIN through a ring's worker.
     let known =
         world.policy.knows(crate::Known::DirectWriteFault) && world.line(call).via.is_some();
-    allowed.maybe(may && known && counts::is_direct(world, open), EAGAIN);
+    allowed.maybe(may && known && world.is_direct(open), EAGAIN);
 }
