@@ -30,11 +30,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Exit, Error> {
     let mut worst = Exit::Explained;
     for path in &args.records {
-        let is_find = path.is_dir();
-        let found_on = if is_find { cmd::release_of(path)? } else { None };
-        let release = args.release.clone().or(found_on);
+        let release = args.release.clone().or(cmd::release_of(path)?);
         let policy = Policy::for_release(release.as_deref().unwrap_or(DEFAULT_RELEASE));
-        let path = if is_find { path.join("history.jsonl") } else { path.clone() };
+        let path = if path.is_dir() { path.join("history.jsonl") } else { path.clone() };
         let record = cmd::read_record(&path)?;
         let verdict = checker::check(&record.program, &record.history, &policy);
         if args.quiet {

@@ -61,12 +61,12 @@ struct TargetFile {
     release: String,
 }
 
-/// On which kernel a find was made, if it says so.
+/// On which kernel a find was made, if it is the folder of one and says so.
 fn release_of(find: &Path) -> Result<Option<String>, Error> {
     Ok(target_file(find)?.map(|file| file.release))
 }
 
-/// What a find says of its target, if it does.
+/// What a find says of its target, if it is the folder of one and does.
 fn target_file(folder: &Path) -> Result<Option<TargetFile>, Error> {
     let path = folder.join("target.json");
     if !path.exists() {

@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let is_find = args.file.is_dir();
     let path = if is_find { args.file.join("program.prog") } else { args.file.clone() };
     let program = args.target.rehome(cmd::read_program(&path)?)?;
-    let saved = if is_find { cmd::target_file(&args.file)? } else { None };
+    let saved = cmd::target_file(&args.file)?;
     let release = saved.as_ref().map_or(String::new(), |file| file.release.clone());
     let choice = choice(args, saved)?;
     let expected = if is_find { expected(&args.file, &release)? } else { None };

@@ -30,8 +30,8 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         let record = cmd::read_record(&file("history.jsonl"))?;
         cmd::print(&timeline::program(&record.program, &Marks::default()));
         cmd::print("\n");
-        let release = if args.file.is_dir() { cmd::release_of(&args.file)? } else { None };
-        let policy = checker::Policy::for_release(&release.unwrap_or_default());
+        let release = cmd::release_of(&args.file)?.unwrap_or_default();
+        let policy = checker::Policy::for_release(&release);
         let waits = checker::waits(&record.program, &record.history, &policy);
         cmd::print(&timeline::history(&record.program, &record.history, &waits));
     } else if args.meetings {
