@@ -1,13 +1,13 @@
 //! What can be said of a call without running it: its kind, its name, the slots and buffers that it uses, and how it may
 //! be issued.
 //!
-//! Nothing here depends on what a kernel did, nor on the other lines of a program.
+//! Nothing here depends on what a kernel did.
 
 use crate::args::Arg;
 use crate::{
     Access, Advice, Buf, Call, FallocateMode, FileSlot, GateSlot, Lane, Lease, Line, MapFlags,
-    MapSlot, Mount, MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Prot, RegionAccess,
-    RegionSlot, RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
+    MapSlot, Mount, MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Program, Prot,
+    RegionAccess, RegionSlot, RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -199,18 +199,12 @@ impl CallKind {
     pub const fn has_ring_form(self) -> bool {
         matches!(
             self,
-            CallKind::Pread
-                | CallKind::Pwrite
-                | CallKind::Preadv
-                | CallKind::Pwritev
-                | CallKind::Fsync
-                | CallKind::Fdatasync
-                | CallKind::Fallocate
+            CallKind::Fallocate
                 | CallKind::Ftruncate
                 | CallKind::SpliceToPipe
                 | CallKind::SpliceFromPipe
                 | CallKind::Madvise
-        )
+        ) || self.has_aio_form()
     }
 
     /// Whether the call has a form as a request of io_submit(2).
@@ -327,6 +321,26 @@ impl Call {
             _ => (None, None),
         };
         first.into_iter().chain(second)
+    }
+}
+
+impl Program {
+    /// Whether there are calls that may pin pages for longer than a moment: then the kernel's counters are looked at around the run.
+    pub fn may_pin(&self) -> bool {
+        self.lines.iter().any(|line| match line.call {
+            Call::Open { flags, .. } => flags.has(OpenFlags::DIRECT),
+            Call::OpenGate { .. }
+            | Call::Vmsplice { .. }
+            | Call::Tee { .. }
+            | Call::ProcessVmReadv { .. }
+            | Call::ProcessVmWritev { .. }
+            | Call::ProcMemPread { .. }
+            | Call::ProcMemPwrite { .. }
+            | Call::RegisterBuffers { .. }
+            | Call::RegMr { .. }
+            | Call::UpdateBuffers { .. } => true,
+            _ => false,
+        })
     }
 }
 

@@ -6,31 +6,12 @@
 
 use crate::record::now;
 use crate::run::Environment;
-use program::{Call, OpenFlags, Program};
 use std::time::Duration;
 
 /// How long the counters may take to settle: the second of 6.1, and as much again. Only what is lost is waited for in vain, once.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// How often they are looked at.
 const POLL: Duration = Duration::from_millis(5);
-
-/// Whether a program has calls that may pin pages for longer than a moment.
-pub fn may_pin(program: &Program) -> bool {
-    program.lines.iter().any(|line| match line.call {
-        Call::Open { flags, .. } => flags.has(OpenFlags::DIRECT),
-        Call::OpenGate { .. }
-        | Call::Vmsplice { .. }
-        | Call::Tee { .. }
-        | Call::ProcessVmReadv { .. }
-        | Call::ProcessVmWritev { .. }
-        | Call::ProcMemPread { .. }
-        | Call::ProcMemPwrite { .. }
-        | Call::RegisterBuffers { .. }
-        | Call::RegMr { .. }
-        | Call::UpdateBuffers { .. } => true,
-        _ => false,
-    })
-}
 
 impl Environment {
     /// `nr_foll_pin_acquired - nr_foll_pin_released` of /proc/vmstat, refreshed; none where the kernel does not count.

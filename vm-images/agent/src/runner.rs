@@ -5,7 +5,6 @@
 use crate::conductor::Conductor;
 use crate::control::{Control, command, outcome};
 use crate::mounts::Mounts;
-use crate::pinned::may_pin;
 use crate::readback::Reader;
 use crate::record::{Recorder, learn_pid, now};
 use crate::run::{Environment, Place, Run, gates_of, mounts_of};
@@ -98,7 +97,7 @@ impl Runner {
                 return recorder.trouble(format!("no content for {gate}: errno {}", error.0));
             }
         }
-        let pinned = if may_pin(&program) { self.environment.pinned() } else { None };
+        let pinned = if program.may_pin() { self.environment.pinned() } else { None };
         self.control.pins_watched.store(pinned.is_some().into(), Ordering::Release);
         self.control.pins_before.store(pinned.unwrap_or(0), Ordering::Release);
         self.environment.gates.reset_memory();

@@ -9,7 +9,7 @@ use super::pipe::Pipe;
 use super::sched::{LANES, LaneState, Tasks, state_of};
 use super::world::World;
 use history::{Down, Event, SkipReason};
-use program::{Call, CallId, Line, OpenFlags, Program, THREADS_MAX};
+use program::{Call, CallId, Line, Program, THREADS_MAX};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -38,23 +38,6 @@ fn is_over(w: &World) -> bool {
     (0..LANES).all(|lane| is_idle(w, lane)) && !w.has_signals() && !w.gates.has_work()
 }
 
-/// Whether a program may pin pages, so that the agent looks at the kernel's counters around it.
-fn may_pin(program: &Program) -> bool {
-    program.lines.iter().any(|line| match &line.call {
-        Call::Open { flags, .. } => flags.has(OpenFlags::DIRECT),
-        Call::OpenGate { .. }
-        | Call::Vmsplice { .. }
-        | Call::ProcessVmReadv { .. }
-        | Call::ProcessVmWritev { .. }
-        | Call::ProcMemPread { .. }
-        | Call::ProcMemPwrite { .. }
-        | Call::RegisterBuffers { .. }
-        | Call::RegMr { .. }
-        | Call::UpdateBuffers { .. } => true,
-        _ => false,
-    })
-}
-
 /// Idle time after which whoever waits is seen to stand still.
 const LOOK_NS: u64 = 150_000_000;
 /// What such a look takes.
@@ -78,7 +61,7 @@ pub(super) fn run(fs: Vec<Fs>, config: &FakeConfig, run: u32, program: &Program)
             }
         }
         if !world.borrow().panicked {
-            conductor.end(may_pin(program));
+            conductor.end(program.may_pin());
         }
     }
     let mut w = world.into_inner();

@@ -21,7 +21,7 @@ use crate::sys::{self, Pool, Span};
 use bits::{fallocate_bits, open_flags, sync_bits};
 use history::{Bytes, CallResult, FaultSignal, Payload, SkipReason};
 use program::{Buf, Call, CallId, FileSlot, IO_MAX, Lane, MapSlot, PipeSlot, Whence};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::process::Pid;
 use std::sync::Arc;
@@ -103,6 +103,18 @@ fn done(result: rustix::io::Result<()>) -> CallResult {
 
 fn count(result: rustix::io::Result<usize>) -> CallResult {
     seen(result, |n| n as u64)
+}
+
+/// Makes the call that a request of io_submit(2) stands for.
+fn directly(fd: BorrowedFd<'_>, request: Request<'_>) -> CallResult {
+    match request {
+        Request::Pread(span, offset) => sys::pread(fd, span, offset),
+        Request::Pwrite(span, offset) => sys::pwrite(fd, span, offset),
+        Request::Preadv(segments, offset) => sys::readv(fd, segments, Some(offset)),
+        Request::Pwritev(segments, offset) => sys::writev(fd, segments, Some(offset)),
+        Request::Fsync => done(rustix::fs::fsync(fd)),
+        Request::Fdsync => done(rustix::fs::fdatasync(fd)),
+    }
 }
 
 impl Exec<'_> {
@@ -212,6 +224,7 @@ impl Exec<'_> {
     fn call(&mut self, call: &Call) -> Issue<()> {
         let run = self.run;
         let aio = run.program.lines.get(self.line).is_some_and(|line| line.aio);
+        let io = if aio { submit } else { directly };
         match *call {
             Call::Open { slot, path, access, flags } => {
                 let place = run.place(path.mount).ok_or(SkipReason::Unsupported)?;
@@ -260,37 +273,25 @@ impl Exec<'_> {
                 let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let transfer = self.transfer(Direction::Read, &[part])?;
-                self.moved(transfer, |t| match aio {
-                    true => submit(file.as_fd(), Request::Pread(t.span(), offset)),
-                    false => sys::pread(file.as_fd(), t.span(), offset),
-                })
+                self.moved(transfer, |t| io(file.as_fd(), Request::Pread(t.span(), offset)))
             }
             Call::Pwrite { file, offset, buf, len } => {
                 let file = self.any_file(file)?;
                 let part = self.place(buf, len)?;
                 let transfer = self.transfer(self.writes(offset), &[part])?;
-                self.moved(transfer, |t| match aio {
-                    true => submit(file.as_fd(), Request::Pwrite(t.span(), offset)),
-                    false => sys::pwrite(file.as_fd(), t.span(), offset),
-                })
+                self.moved(transfer, |t| io(file.as_fd(), Request::Pwrite(t.span(), offset)))
             }
             Call::Preadv { file, offset, ref iov } => {
                 let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let transfer = self.transfer(Direction::Read, &parts)?;
-                self.moved(transfer, |t| match aio {
-                    true => submit(file.as_fd(), Request::Preadv(t.vector(), offset)),
-                    false => sys::readv(file.as_fd(), t.vector(), Some(offset)),
-                })
+                self.moved(transfer, |t| io(file.as_fd(), Request::Preadv(t.vector(), offset)))
             }
             Call::Pwritev { file, offset, ref iov } => {
                 let file = self.any_file(file)?;
                 let parts = self.parts(iov)?;
                 let transfer = self.transfer(self.writes(offset), &parts)?;
-                self.moved(transfer, |t| match aio {
-                    true => submit(file.as_fd(), Request::Pwritev(t.vector(), offset)),
-                    false => sys::writev(file.as_fd(), t.vector(), Some(offset)),
-                })
+                self.moved(transfer, |t| io(file.as_fd(), Request::Pwritev(t.vector(), offset)))
             }
             Call::Readv { file, ref iov } => {
                 let file = self.any_file(file)?;
@@ -487,17 +488,11 @@ impl Exec<'_> {
             }
             Call::Fsync { file } => {
                 let file = self.any_file(file)?;
-                self.plain(|| match aio {
-                    true => submit(file.as_fd(), Request::Fsync),
-                    false => done(rustix::fs::fsync(&file)),
-                })
+                self.plain(|| io(file.as_fd(), Request::Fsync))
             }
             Call::Fdatasync { file } => {
                 let file = self.any_file(file)?;
-                self.plain(|| match aio {
-                    true => submit(file.as_fd(), Request::Fdsync),
-                    false => done(rustix::fs::fdatasync(&file)),
-                })
+                self.plain(|| io(file.as_fd(), Request::Fdsync))
             }
             Call::SyncFileRange { file, offset, len, flags } => {
                 let file = self.file(file)?;
