@@ -148,11 +148,8 @@ impl Outline {
                     && free
                     && *len > 0
                 {
-                    let source = match mapping.sharing {
-                        Sharing::Shared => PinSource::Registered,
-                        Sharing::Private => PinSource::RegisteredPrivate,
-                    };
-                    hold(source, mapping.inode, Until::Unregistered(space, ring.0));
+                    let until = Until::Unregistered(space, ring.0);
+                    hold(registered(mapping.sharing), mapping.inode, until);
                 }
             }
             Call::UpdateBuffers { ring, map, len, .. } => {
@@ -169,11 +166,7 @@ impl Outline {
                         hold.source = PinSource::Replaced;
                     }
                 }
-                let source = match mapping.sharing {
-                    Sharing::Shared => PinSource::Registered,
-                    Sharing::Private => PinSource::RegisteredPrivate,
-                };
-                hold(source, mapping.inode, until);
+                hold(registered(mapping.sharing), mapping.inode, until);
             }
             Call::CloneBuffers { ring, src } => {
                 let rings = &self.space(lane).rings;
@@ -283,4 +276,12 @@ impl Outline {
 /// Whether a pin in a mapping is one of the file's own pages: a private one has copies of what was written.
 fn reaches_file(mapping: &Mapping, into: bool) -> bool {
     mapping.sharing == Sharing::Shared || !into
+}
+
+/// What a registered buffer in such a mapping is.
+fn registered(sharing: Sharing) -> PinSource {
+    match sharing {
+        Sharing::Shared => PinSource::Registered,
+        Sharing::Private => PinSource::RegisteredPrivate,
+    }
 }

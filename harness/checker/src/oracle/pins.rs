@@ -179,11 +179,13 @@ pub(super) fn region(
 fn may_have_buffers(world: &World, call: u16) -> bool {
     let Some(ring) = world.seen[call as usize].slots.first() else { return true };
     let span = world.span(call);
-    let gives = |k: &u16| {
-        let kind = world.call_of(*k);
-        matches!(kind, Call::RegisterBuffers { .. } | Call::CloneBuffers { .. })
-    };
-    world.changes_buffers(ring.0).filter(gives).any(|k| k != call && world.span(k).inv <= span.ret)
+    let before = |k: u16| k != call && world.span(k).inv <= span.ret;
+    world.changes_buffers(ring.0).any(|k| gives_buffer(world, k) && before(k))
+}
+
+/// Whether a call gives a ring without a buffer one.
+fn gives_buffer(world: &World, call: u16) -> bool {
+    matches!(world.call_of(call), Call::RegisterBuffers { .. } | Call::CloneBuffers { .. })
 }
 
 /// What clone_buffers may answer (io_uring/rsrc.c:io_register_clone_buffers, 6.12).
@@ -206,14 +208,7 @@ fn unregistering(world: &World, call: u16, slot: usize) -> bool {
     let Some(ring) = world.seen[call as usize].slots.get(slot).map(|s| s.0) else { return true };
     let span = world.span(call);
     // One that a signal ended has emptied the ring for a while as well, so failures count.
-    (0..world.program.lines.len() as u16).any(|k| {
-        let its = &world.seen[k as usize];
-        k != call
-            && matches!(world.call_of(k), Call::UnregisterBuffers { .. })
-            && its.slots.first().is_some_and(|s| s.0 == ring)
-            && its.inv.is_some()
-            && !world.order.apart(world.span(k), span)
-    })
+    world.unregisters(ring).any(|k| k != call && !world.order.apart(world.span(k), span))
 }
 
 /// What unregister_buffers may answer.
@@ -230,9 +225,8 @@ fn nothing_registered(world: &World, call: u16, slot: usize, allowed: &mut Allow
     let others = |give: bool| {
         world.changes_buffers(ring).filter(move |k| {
             let kind = match world.call_of(*k) {
-                Call::RegisterBuffers { .. } | Call::CloneBuffers { .. } => give,
                 Call::UnregisterBuffers { .. } => !give,
-                _ => return false,
+                _ => give && gives_buffer(world, *k),
             };
             kind && *k != call && world.span(*k).inv <= span.ret
         })
@@ -252,11 +246,7 @@ pub(super) fn fixed(world: &World, call: u16, allowed: &mut Allowed) {
         return;
     }
     let ring = world.seen[call as usize].slots.last().map_or(u16::MAX, |s| s.0);
-    let gives = |k: u16| {
-        let kind = world.call_of(k);
-        matches!(kind, Call::RegisterBuffers { .. } | Call::CloneBuffers { .. })
-    };
-    let ever = world.changes_buffers(ring).any(gives);
+    let ever = world.changes_buffers(ring).any(|k| gives_buffer(world, k));
     let sure = world.registration(call).is_some_and(|by| world.seen[by as usize].result.is_some());
     // Where pages are taken away from their holders, their I/O ends.
     let taken = world.may_be_taken(call);

@@ -194,17 +194,21 @@ impl World<'_> {
             .filter(|k| *k != by && *k != user)
             .all(|k| self.order.before(self.span(k), given) || self.submitted_before(user, k));
         // While an unregister waits, be it in vain, the ring has no buffer for newcomers (io_uring/rsrc.c:io_sqe_buffers_unregister, 6.12 and 6.1).
-        let empties = |k: &u16| {
-            let its = &self.seen[*k as usize];
-            matches!(self.call_of(*k), Call::UnregisterBuffers { .. })
-                && matches!(its.result, Some(Err(_)))
-                && its.slots.first().is_some_and(|s| s.0 == ring)
-                && its.inv.is_some()
-        };
-        let full = (0..self.program.lines.len() as u16)
-            .filter(empties)
+        let full = self
+            .unregisters(ring)
+            .filter(|k| matches!(self.seen[*k as usize].result, Some(Err(_))))
             .all(|k| self.order.before(self.span(k), used) || self.submitted_before(user, k));
         pinned.filter(|_| clear && full && self.order.before(given, used))
+    }
+
+    /// Calls that ask for the end of a ring's buffers, whatever came of it.
+    pub fn unregisters(&self, ring: u16) -> impl Iterator<Item = u16> + '_ {
+        (0..self.program.lines.len() as u16).filter(move |k| {
+            let seen = &self.seen[*k as usize];
+            matches!(self.call_of(*k), Call::UnregisterBuffers { .. })
+                && seen.inv.is_some()
+                && seen.slots.first().is_some_and(|s| s.0 == ring)
+        })
     }
 
     /// Calls that give a ring a buffer or take one away, or may have.
