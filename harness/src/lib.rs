@@ -1,6 +1,7 @@
 //! The library of `pinfuzz`: targets, campaigns and reports.
 
 pub mod campaign;
+pub mod coverage;
 pub mod exit;
 pub mod machine;
 pub mod report;

@@ -40,7 +40,7 @@ fn silent(next: Next<'_>, done: Deliver<'_>) -> Result<bool, TargetError> {
     for _ in 0..BATCH {
         let Some(program) = next() else { return Ok(true) };
         let history = History { run: 1, events: Vec::new() };
-        done(Done { program, history, console: String::new() });
+        done(Done { program, history, console: String::new(), reached: vec![] });
     }
     Ok(false)
 }
@@ -147,7 +147,7 @@ fn an_impatient_user_does_not_wait_for_a_batch_that_is_stuck() {
         Ok(Double(Box::new(move |next, done| {
             let program = next().expect("the first program");
             let history = History { run: 1, events: Vec::new() };
-            done(Done { program, history, console: String::new() });
+            done(Done { program, history, console: String::new(), reached: vec![] });
             let _ = next();
             flag.store(true, Ordering::SeqCst);
             std::thread::sleep(Duration::from_secs(60));

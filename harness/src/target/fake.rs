@@ -113,7 +113,7 @@ impl FakeTarget {
         let runs: Vec<u32> = kept.iter().map(|k| k.history.run).collect();
         for Kept { program, mut history, console, seen } in kept {
             readback::after_unmount(&mut self.mounts, history.run, seen, &mut history.events);
-            done(Done { program, history, console });
+            done(Done { program, history, console, reached: vec![] });
         }
         for run in runs {
             readback::remove(&mut self.mounts, run);
@@ -173,9 +173,9 @@ impl Target for FakeTarget {
                 None => {
                     // The guest is gone, and with it what earlier runs had on the media.
                     for Kept { program, history, console, .. } in kept.drain(..) {
-                        done(Done { program, history, console });
+                        done(Done { program, history, console, reached: vec![] });
                     }
-                    done(Done { program, history, console });
+                    done(Done { program, history, console, reached: vec![] });
                 }
             }
         }

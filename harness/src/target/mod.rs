@@ -61,6 +61,8 @@ pub struct Done {
     pub history: History,
     /// The console text of the run, bounded.
     pub console: String,
+    /// Call sites of the kernel that the run passed: low 32 bits of their return addresses, ascending, each once. Empty without KCOV.
+    pub reached: Vec<u32>,
 }
 
 /// Trouble that is not the kernel's doing, or that cannot be told from it.

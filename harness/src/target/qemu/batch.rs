@@ -58,6 +58,7 @@ impl Kept {
             program: self.program,
             history: History { run: self.run, events: self.events },
             console,
+            reached: vec![],
         }
     }
 
