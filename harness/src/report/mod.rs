@@ -30,7 +30,8 @@ pub struct ReportError {
 }
 
 impl ReportError {
-    fn new(path: impl Into<PathBuf>, source: std::io::Error) -> ReportError {
+    /// Trouble with this path.
+    pub fn new(path: impl Into<PathBuf>, source: std::io::Error) -> ReportError {
         ReportError { path: path.into(), source }
     }
 }
