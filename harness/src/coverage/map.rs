@@ -1,11 +1,14 @@
 //! The map: which files, functions and lines of a kernel's source the programs of a survey reach, and which programs they are.
 //!
 //! A line counts if code for it can report at all. Code that was inlined counts where it comes from, and each line that it was inlined into counts
-//! with it.
+//! with it. Tracepoints do not count: nobody traces a guest, so their code is never run.
 
 use super::sites::Sites;
 use super::survey::Survey;
 use std::collections::BTreeMap;
+
+/// How the inline function of a tracepoint begins (include/linux/tracepoint.h:__DECLARE_TRACE, 6.12).
+const TRACEPOINT: &str = "trace_";
 
 /// The map of a kernel.
 #[derive(Debug, Default)]
@@ -118,8 +121,12 @@ impl Map {
         let mut map = Map::default();
         for (pc, programs) in sites.all().iter().zip(&by_site) {
             let reached = !programs.is_empty();
+            let frames = sites.lines(*pc);
+            if frames.iter().any(|frame| frame.function.starts_with(TRACEPOINT)) {
+                continue;
+            }
             let mut counted = false;
-            for frame in sites.lines(*pc) {
+            for frame in frames {
                 let wanted =
                     prefixes.is_empty() || prefixes.iter().any(|p| frame.file.starts_with(p));
                 if !wanted || frame.file.is_empty() || frame.line == 0 {
@@ -139,6 +146,13 @@ impl Map {
             }
         }
         map
+    }
+
+    /// The files in the order in which people look for them: code before headers, each by path.
+    pub fn in_order(&self) -> Vec<(&str, &FileMap)> {
+        let mut all: Vec<_> = self.files.iter().map(|(path, file)| (path.as_str(), file)).collect();
+        all.sort_by_key(|(path, _)| (path.ends_with(".h"), *path));
+        all
     }
 
     /// Lines of all files.

@@ -47,7 +47,7 @@ pub fn html(
     folder: &str,
     source: &dyn Fn(&str) -> Option<String>,
 ) -> String {
-    let files = map.files.iter().map(|(path, file)| FileData {
+    let files = map.in_order().into_iter().map(|(path, file)| FileData {
         path,
         lines: file
             .lines
@@ -109,7 +109,7 @@ pub fn text(map: &Map, survey: &Survey) -> String {
         map.functions().reached,
         map.functions().all,
     );
-    for (path, file) in &map.files {
+    for (path, file) in map.in_order() {
         let (lines, functions) = (file.lines_part(), file.functions_part());
         let _ = writeln!(text, "\n{path}: {} lines, {} functions", of(lines), of(functions));
         if lines.reached == 0 {
