@@ -7,6 +7,7 @@ pub mod errno;
 mod event;
 mod hex;
 pub mod memory;
+pub mod reached;
 pub mod record;
 pub mod stamp;
 pub mod wire;

@@ -4,6 +4,7 @@
 //! kernel shows how calls ended in which state (`behaviour`). Both become features, and the search knows nothing else.
 
 pub mod behaviour;
+pub mod sites;
 
 use crate::target::Done;
 use serde::{Deserialize, Serialize};

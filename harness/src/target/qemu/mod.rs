@@ -110,6 +110,7 @@ pub struct QemuTarget {
     /// Programs that a lost guest had taken in.
     queue: VecDeque<batch::Item>,
     record: bool,
+    cover: bool,
 }
 
 impl QemuTarget {
@@ -180,6 +181,7 @@ impl QemuTarget {
             seen: Counters::default(),
             queue: VecDeque::new(),
             record: true,
+            cover: true,
         };
         // Trouble shows here rather than in the first batch.
         target.start()?;
@@ -280,6 +282,11 @@ impl Target for QemuTarget {
     fn set_recording(&mut self, on: bool) -> bool {
         self.record = on;
         true
+    }
+
+    fn set_covering(&mut self, on: bool) -> bool {
+        self.cover = on;
+        self.facts.hello.kcov
     }
 
     fn reset(&mut self) -> Result<(), TargetError> {
