@@ -3,6 +3,7 @@
 //! The targets here are doubles of a few lines; what a kernel does is not their matter.
 
 use harness::campaign::{self, Config, End, Note, Observer, Outcome, Saved, Snapshot};
+use harness::fuzz_target::FuzzTarget;
 use harness::report::Provenance;
 use harness::target::{Done, Target, TargetError, TargetInfo, TargetStats};
 use history::History;
@@ -64,7 +65,7 @@ fn config(programs: u64, workers: usize) -> Config {
         time: None,
         programs: Some(programs),
         guided: true,
-        fuzz_target: "mixed".into(),
+        fuzz_target: FuzzTarget::named("mixed").unwrap(),
         seeds: Vec::new(),
         corpus: None,
         workers: vec![Provenance::default(); workers],

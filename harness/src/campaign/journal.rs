@@ -20,7 +20,12 @@ impl Journal {
     }
 
     /// Writes down where the campaign is. What was reached comes first: the other files count it.
-    pub fn write(&mut self, shared: &Shared, state: &str, trouble: bool) -> Result<(), ReportError> {
+    pub fn write(
+        &mut self,
+        shared: &Shared,
+        state: &str,
+        trouble: bool,
+    ) -> Result<(), ReportError> {
         let news = shared.search().news();
         if !news.is_empty() {
             self.reached.append(&reached::lines(&news))?;

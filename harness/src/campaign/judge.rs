@@ -49,7 +49,9 @@ pub fn run(shared: &Shared, notes: &Sender<Note>, id: usize, queue: &Receiver<Jo
                 let find = find(shared, id, &job, policy.name, Vec::new());
                 let place = match shared.store.save(&find) {
                     Ok(folder) => format!("the history is in {}", folder.display()),
-                    Err(error) => unsaved(notes, "what broke the checker", &job.done, error).to_string(),
+                    Err(error) => {
+                        unsaved(notes, "what broke the checker", &job.done, error).to_string()
+                    }
                 };
                 let what = format!("the checker panicked: {}; {place}", words(&*panic));
                 return shared.end(End::Internal(what));
@@ -62,7 +64,8 @@ pub fn run(shared: &Shared, notes: &Sender<Note>, id: usize, queue: &Receiver<Jo
         if let Some((program, name)) = &job.admitted
             && let Err(error) = shared.save_program(program, *name)
         {
-            let _ = notes.send(Note::Unsaved("a program of the corpus".into(), program.to_string()));
+            let _ =
+                notes.send(Note::Unsaved("a program of the corpus".into(), program.to_string()));
             return shared.end(End::Report(error));
         }
     }

@@ -4,8 +4,8 @@
 
 use crate::campaign::Config;
 use crate::report::{
-    Meetings, Report, SCHEMA, SearchReport, Signature, SignatureReport, Store, TargetReport, Totals,
-    clock,
+    Meetings, Report, SCHEMA, SearchReport, Signature, SignatureReport, Store, TargetReport,
+    Totals, clock,
 };
 use crate::target::TargetInfo;
 use checker::{AnomalyKind, Verdict};

@@ -24,6 +24,7 @@ mod worker;
 pub use ledger::Snapshot;
 pub use saved::{ResumeError, Saved};
 
+use crate::fuzz_target::FuzzTarget;
 use crate::report::{Provenance, Report, ReportError};
 use crate::target::{Target, TargetError, TargetInfo};
 use corpus::Folder;
@@ -66,8 +67,8 @@ pub struct Config {
     pub programs: Option<u64>,
     /// Whether results have a say in what runs next.
     pub guided: bool,
-    /// The name of the fuzz target.
-    pub fuzz_target: String,
+    /// What programs are about.
+    pub fuzz_target: &'static FuzzTarget,
     /// Programs to begin with, and where they come from.
     pub seeds: Vec<(String, Program)>,
     /// The folder of the corpus, if it is to be kept.
@@ -164,6 +165,7 @@ pub fn run(
     let mut search = Search::new(Settings {
         seed: config.seed,
         homes: config.homes.clone(),
+        vocabulary: config.fuzz_target.vocabulary,
         guided: config.guided,
         first: saved.next,
     });
@@ -216,9 +218,10 @@ pub fn run(
         let mut ledger = shared.ledger();
         ledger.totals.lost = ledger.totals.drawn.saturating_sub(ledger.totals.judged);
     }
-    let written = shared.numbers().close().and_then(|()| {
-        journal.write(&shared, &end.words(), end.is_trouble())
-    });
+    let written = shared
+        .numbers()
+        .close()
+        .and_then(|()| journal.write(&shared, &end.words(), end.is_trouble()));
     let mut last = shared.report(&end.words(), end.is_trouble());
     if let Err(error) = written
         && !end.is_trouble()

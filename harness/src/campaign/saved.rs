@@ -74,10 +74,7 @@ impl Saved {
         if state.version != state::VERSION {
             return Err(format(format!("a state of version {}", state.version)));
         }
-        let config = state.config();
-        if config.homes.is_empty() || config.workers.is_empty() {
-            return Err(format("it names no image, or no worker".into()));
-        }
+        let config = state.config().map_err(format)?;
 
         let seconds = if report.seconds.is_finite() { report.seconds.max(0.0) } else { 0.0 };
         let mut ledger = Ledger::resume(report, config.workers.len());
@@ -118,9 +115,8 @@ fn adopt(ledger: &mut Ledger, find: &Path, relative: &Path) -> Result<(), Resume
     let record =
         history::record::parse(&read(&path)?).map_err(|error| format(error.to_string()))?;
     // What broke the checker once is a find without an anomaly, and is not given to it again.
-    let judged = std::panic::catch_unwind(|| {
-        checker::check(&record.program, &record.history, &policy)
-    });
+    let judged =
+        std::panic::catch_unwind(|| checker::check(&record.program, &record.history, &policy));
     if let Ok(Verdict::Anomalous(anomalies)) = judged {
         ledger.adopt(&judge::signatures(&anomalies, &record.program, &record.history), relative);
     }

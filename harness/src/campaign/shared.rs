@@ -149,7 +149,7 @@ impl Shared {
         let counts = self.search().counts();
         SearchReport {
             guided: self.config.guided,
-            fuzz_target: self.config.fuzz_target.clone(),
+            fuzz_target: self.config.fuzz_target.name.into(),
             sites: counts.sites,
             behaviour: counts.behaviour,
             unstable: counts.unstable,

@@ -4,6 +4,7 @@
 //! drawn twice. What is left of a block then stays unused.
 
 use crate::campaign::Config;
+use crate::fuzz_target::FuzzTarget;
 use crate::report::{Provenance, ReportError, write_atomically};
 use program::Mount;
 use serde::{Deserialize, Serialize};
@@ -53,25 +54,32 @@ impl State {
             time_ms: config.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             programs: config.programs,
             guided: config.guided,
-            fuzz_target: config.fuzz_target.clone(),
+            fuzz_target: config.fuzz_target.name.into(),
             corpus: config.corpus.clone(),
             workers: config.workers.clone(),
         }
     }
 
-    /// What the campaign that goes on is told.
-    pub fn config(&self) -> Config {
-        Config {
+    /// What the campaign that goes on is told, if all of it still exists.
+    pub fn config(&self) -> Result<Config, String> {
+        let none = |name: &str| format!("there is no image `{name}`");
+        let home = |name: &String| Mount::from_name(name).ok_or_else(|| none(name));
+        let fuzz_target = FuzzTarget::named(&self.fuzz_target)
+            .ok_or_else(|| format!("there is no fuzz target `{}`", self.fuzz_target))?;
+        if self.images.is_empty() || self.workers.is_empty() {
+            return Err("it names no image, or no worker".into());
+        }
+        Ok(Config {
             seed: self.seed,
-            homes: self.images.iter().filter_map(|name| Mount::from_name(name)).collect(),
+            homes: self.images.iter().map(home).collect::<Result<_, _>>()?,
             time: self.time_ms.map(Duration::from_millis),
             programs: self.programs,
             guided: self.guided,
-            fuzz_target: self.fuzz_target.clone(),
+            fuzz_target,
             seeds: Vec::new(),
             corpus: self.corpus.clone(),
             workers: self.workers.clone(),
-        }
+        })
     }
 }
 
@@ -138,7 +146,8 @@ mod tests {
             corpus: None,
             workers: vec![Provenance::default()],
         }
-        .config();
+        .config()
+        .unwrap();
         let mut numbers = Numbers::new(dir.path(), &config, 10).unwrap();
         for expected in 10..10 + 2 * BLOCK {
             assert_eq!(numbers.draw().unwrap(), expected);
@@ -148,6 +157,6 @@ mod tests {
         }
         numbers.close().unwrap();
         assert_eq!(on_disk(), State::new(&config, 10 + 2 * BLOCK));
-        assert_eq!(on_disk().config().time, Some(Duration::from_millis(1500)));
+        assert_eq!(on_disk().config().unwrap().time, Some(Duration::from_millis(1500)));
     }
 }

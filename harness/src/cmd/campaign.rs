@@ -2,11 +2,12 @@
 
 use crate::cmd::live::Live;
 use crate::cmd::target::Choice;
-use crate::cmd::{self, TargetArgs, values};
+use crate::cmd::{self, TargetArgs, generate, values};
 use harness::campaign::{self, Config, End, Outcome, ResumeError, Saved, seeds};
 use harness::exit::{Error, Exit};
+use harness::fuzz_target::FuzzTarget;
 use harness::report::OpenError;
-use program::Mount;
+use program::{Mount, Program};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ const TIME_MAX_S: f64 = 100.0 * 366.0 * 86_400.0;
 const FUZZ_TARGET: &str = "mixed";
 /// Where corpora are, a folder for each fuzz target.
 const QUEUE: &str = "corpora/queue";
+/// Where the seeds are, if pinfuzz is started in its repository.
+const CORPORA: &str = "corpora";
 
 /// Run generated programs on a kernel, judge them, and keep what has no explanation
 ///
@@ -44,6 +47,9 @@ pub struct Args {
     /// How many guests run side by side [default: one a kernel, and one for every four processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=WORKERS_MAX as i64))]
     workers: Option<u16>,
+    /// What programs are about: ext4_dax, xfs_dax, mixed, pagecache, leases or uring
+    #[arg(long, value_name = "NAME", default_value = FUZZ_TARGET, value_parser = values::fuzz_target)]
+    fuzz_target: &'static FuzzTarget,
     /// Draw every program from the seed alone, as `pinfuzz generate` prints them, whatever the others reached
     #[arg(long)]
     unguided: bool,
@@ -52,7 +58,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", conflicts_with = "unguided")]
     corpus: Option<PathBuf>,
     /// Go on with the run in this folder, as it was told then; for the rest of its time, or for `--time` or `--programs` more
-    #[arg(long, value_name = "RUN-DIR", conflicts_with_all = ["seed", "workers", "reports", "unguided", "corpus", "target", "kernels", "images", "mode", "accel", "bug"])]
+    #[arg(long, value_name = "RUN-DIR", conflicts_with_all = ["seed", "workers", "reports", "fuzz_target", "unguided", "corpus", "target", "kernels", "images", "mode", "accel", "bug"])]
     resume: Option<PathBuf>,
     /// Folder under which the run's folder is made
     #[arg(long, value_name = "DIR", default_value = "reports")]
@@ -98,19 +104,33 @@ fn config(args: &Args) -> Result<Config, Error> {
     let workers = args.workers.map_or_else(|| workers(args.target.kernels.len()), usize::from);
     let choices: Vec<Choice> =
         (0..workers).map(|worker| args.target.choice(worker)).collect::<Result<_, Error>>()?;
-    let corpus = args.corpus.clone().unwrap_or_else(|| PathBuf::from(QUEUE).join(FUZZ_TARGET));
+    let corpus =
+        args.corpus.clone().unwrap_or_else(|| PathBuf::from(QUEUE).join(args.fuzz_target.name));
     Ok(Config {
         seed: args.seed.unwrap_or_else(seeds::fresh),
-        homes: homes(&args.target.images),
+        homes: generate::homes_of(args.fuzz_target, &args.target.images)?,
         time: args.time.or(args.programs.is_none().then_some(TIME_DEFAULT)),
         programs: args.programs,
         guided: !args.unguided,
-        fuzz_target: FUZZ_TARGET.into(),
-        seeds: Vec::new(),
+        fuzz_target: args.fuzz_target,
+        seeds: if args.unguided { Vec::new() } else { first_programs(args.fuzz_target)? },
         // Whoever resumes it may be elsewhere.
         corpus: (!args.unguided).then(|| std::path::absolute(&corpus).unwrap_or(corpus)),
         workers: choices.into_iter().map(|choice| choice.provenance).collect(),
     })
+}
+
+/// The seeds of a fuzz target, with their files.
+fn first_programs(target: &FuzzTarget) -> Result<Vec<(String, Program)>, Error> {
+    let corpora = Path::new(CORPORA);
+    if !corpora.join("seeds").is_dir() {
+        eprintln!(
+            "no seeds: there is no {CORPORA}/seeds here; start pinfuzz in its repository to have them"
+        );
+        return Ok(Vec::new());
+    }
+    let seeds = target.seeds(corpora)?.into_iter();
+    Ok(seeds.map(|(path, program)| (path.display().to_string(), program)).collect())
 }
 
 /// A run that goes on: with the rest of its time and programs, or with what is given on top of what it had.
@@ -125,6 +145,9 @@ fn resume(args: &Args, dir: &Path) -> Result<(Saved, Config), Error> {
             "`--resume` wants a campaign's folder, such as reports/2026-11-21-105711-1",
         ),
     })?;
+    if config.guided {
+        config.seeds = first_programs(config.fuzz_target)?;
+    }
     let (seconds, drawn) = saved.so_far();
     if args.time.is_some() || args.programs.is_some() {
         config.time = args.time.map(|time| time + Duration::from_secs_f64(seconds.min(TIME_MAX_S)));

@@ -70,7 +70,9 @@ fn read_meetings(path: &Path) -> Result<Meetings, Error> {
     let no_report = |error: serde_json::Error| wrong(format!("no report of a campaign: {error}"));
     let Version { schema } = serde_json::from_str(&text).map_err(no_report)?;
     if !(MEETINGS_SINCE..=SCHEMA).contains(&schema) {
-        return Err(wrong(format!("a report of schema {schema}; this is about {MEETINGS_SINCE} to {SCHEMA}")));
+        return Err(wrong(format!(
+            "a report of schema {schema}; this is about {MEETINGS_SINCE} to {SCHEMA}"
+        )));
     }
     let report: Report = serde_json::from_str(&text).map_err(no_report)?;
     Ok(report.meetings)

@@ -65,7 +65,8 @@ impl Store {
 
     /// Takes the folder of an earlier run.
     pub fn open(dir: &Path) -> Result<Store, OpenError> {
-        let lock = File::open(dir).map_err(|source| OpenError::Read { path: dir.into(), source })?;
+        let lock =
+            File::open(dir).map_err(|source| OpenError::Read { path: dir.into(), source })?;
         if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
             return Err(OpenError::InUse { dir: dir.into() });
         }

@@ -184,7 +184,10 @@ impl Report {
         let _ = writeln!(text, "ended: {}", self.state);
         let s = &self.search;
         let triages = if s.guided {
-            format!(", {} triages in {} reruns, {} features unstable", s.triages, s.reruns, s.unstable)
+            format!(
+                ", {} triages in {} reruns, {} features unstable",
+                s.triages, s.reruns, s.unstable
+            )
         } else {
             ", unguided".into()
         };

@@ -141,11 +141,12 @@ impl Corpus {
 
     /// Removes the program that will be missed least: one whose every feature another one shows too, if there is any.
     fn evict(&mut self) {
-        let spare =
-            |e: &Entry| e.features.iter().all(|index| self.holders[*index as usize] > 1);
-        let least = self.entries.iter().enumerate().min_by(|(_, a), (_, b)| {
-            spare(b).cmp(&spare(a)).then(a.score.total_cmp(&b.score))
-        });
+        let spare = |e: &Entry| e.features.iter().all(|index| self.holders[*index as usize] > 1);
+        let least = self
+            .entries
+            .iter()
+            .enumerate()
+            .min_by(|(_, a), (_, b)| spare(b).cmp(&spare(a)).then(a.score.total_cmp(&b.score)));
         let Some(at) = least.map(|(at, _)| at) else { return };
         let entry = self.entries.remove(at);
         for index in &entry.features {

@@ -23,7 +23,7 @@ use crate::coverage::Feature;
 use arbitrary::Unstructured;
 use corpus::Corpus;
 use mixture::{Arm, Mixture};
-use program::{Mount, Program};
+use program::{Mount, Program, Vocabulary};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use seen::{Key, Seen, State};
@@ -49,6 +49,8 @@ pub struct Settings {
     pub seed: u64,
     /// Home mounts; new programs take turns, and changed ones stay on them.
     pub homes: Vec<Mount>,
+    /// What programs may say.
+    pub vocabulary: Vocabulary,
     /// Whether results have a say.
     pub guided: bool,
     /// The number of the first program: not 0 where a campaign goes on, which must not make the same choices again.
@@ -184,6 +186,9 @@ impl Search {
     /// Offers a program from a file, to be run before anything new. Returns whether it was not known yet.
     pub fn offer(&mut self, file: &str, mut program: Program) -> bool {
         program.fixup();
+        if !self.settings.vocabulary.admits(&program) {
+            program.confine(&self.settings.vocabulary);
+        }
         if !self.settings.guided
             || self.waiting.len() >= WAITING_MAX
             || !self.known.insert(name(&program))
@@ -331,7 +336,8 @@ impl Search {
     }
 
     fn generated(&self, number: u64) -> Program {
-        seeds::program(self.settings.seed, number, &self.settings.homes)
+        let Settings { seed, homes, vocabulary, .. } = &self.settings;
+        seeds::program_with(*seed, number, homes, vocabulary)
     }
 
     fn mutated(&mut self) -> (Program, Way) {
@@ -342,7 +348,7 @@ impl Search {
         }
         for _ in 0..rounds {
             let bytes = self.entropy();
-            program.mutate(&mut Unstructured::new(&bytes));
+            program.mutate_with(&mut Unstructured::new(&bytes), &self.settings.vocabulary);
         }
         (self.at_home(program), Way::Mutated(name))
     }
@@ -351,7 +357,8 @@ impl Search {
         let (one, name) = self.corpus.pick(&mut self.rng);
         let (other, other_name) = self.corpus.pick(&mut self.rng);
         let bytes = self.entropy();
-        let program = one.crossover(&other, &mut Unstructured::new(&bytes));
+        let u = &mut Unstructured::new(&bytes);
+        let program = one.crossover_with(&other, u, &self.settings.vocabulary);
         (self.at_home(program), Way::Crossed(name, other_name))
     }
 

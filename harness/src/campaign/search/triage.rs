@@ -3,7 +3,7 @@
 //! Does not know what is new: `seen` does. Reruns are programs of the campaign like all others, and judged.
 
 use super::corpus::Cost;
-use super::seen::{Key, Kernel};
+use super::seen::{Kernel, Key};
 use program::Program;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -110,7 +110,8 @@ impl Triage {
 
     /// A candidate that is to be run again on this kernel: the one with the most at stake.
     pub fn draw(&mut self, kernel: Kernel) -> Option<(u64, Program)> {
-        let wanting = self.candidates.iter_mut().filter(|(_, c)| c.kernel == kernel && c.wants_run());
+        let wanting =
+            self.candidates.iter_mut().filter(|(_, c)| c.kernel == kernel && c.wants_run());
         // Of equals, the oldest.
         let (id, best) = wanting.rev().max_by_key(|(_, c)| c.news.len())?;
         best.flying += 1;
