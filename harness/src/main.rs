@@ -34,6 +34,7 @@ enum Command {
     Show(cmd::show::Args),
     Generate(cmd::generate::Args),
     Bench(cmd::bench::Args),
+    Kernel(cmd::kernel::Args),
     Doctor(cmd::doctor::Args),
 }
 
@@ -47,6 +48,7 @@ impl Command {
             Command::Show(args) => cmd::show::run(&args),
             Command::Generate(args) => cmd::generate::run(&args),
             Command::Bench(args) => cmd::bench::run(&args),
+            Command::Kernel(args) => cmd::kernel::run(&args),
             Command::Doctor(args) => cmd::doctor::run(&args),
         }
     }

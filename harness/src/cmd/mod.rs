@@ -7,6 +7,7 @@ pub mod campaign;
 pub mod check;
 pub mod doctor;
 pub mod generate;
+pub mod kernel;
 mod live;
 pub mod repro;
 pub mod run;
