@@ -34,7 +34,7 @@ fn values_that_do_not_exist() {
     fails(&pinfuzz(&["campaign", "--seed", "x"]), 129, "`x` is no seed");
     fails(&pinfuzz(&["campaign", "--workers", "0"]), 129, "0");
     fails(&pinfuzz(&["campaign", "--kernel", "/no/bzImage"]), 129, "no kernel file /no/bzImage");
-    fails(&pinfuzz(&["campaign", "--kernel", "debian:2.4"]), 129, "no kernel `debian:2.4`");
+    fails(&pinfuzz(&["campaign", "--kernel", "debian:2.4"]), 129, "no such kernel: debian:2.4");
     fails(&pinfuzz(&["campaign", "--bug", "torn-copy"]), 129, "--bug is for the fake kernel");
     let output = pinfuzz(&["campaign", "--target", "fake", "--bug", "nope"]);
     fails(&output, 129, "no bug `nope`");
