@@ -21,7 +21,7 @@ pub fn read(target: &FuzzTarget, bytes: &[u8]) -> Option<Program> {
 }
 
 /// libFuzzer's custom mutator: changes the first `size` bytes of `data` and returns how many there are then. Where libFuzzer wants the input
-/// shorter than it is, lines go.
+/// shorter than it is, to minimise it, lines go.
 pub fn mutate(
     target: &FuzzTarget,
     data: &mut [u8],
@@ -30,21 +30,25 @@ pub fn mutate(
     seed: u32,
 ) -> usize {
     let old = read(target, &data[..size]);
+    let minimise = size > max_size;
     for attempt in 0..TRIES {
         let chance = chance(u64::from(seed) << 8 | attempt);
         let mut u = Unstructured::new(&chance);
         let mut new = match &old {
             Some(program) => program.clone(),
-            None => fresh(target, seed),
+            None if minimise => break,
+            None => fresh(target, seed.wrapping_add(attempt as u32)),
         };
-        if old.is_some() && size <= max_size {
-            new.mutate_with(&mut u, &target.vocabulary);
-        } else {
+        if minimise {
             shorten(&mut new, &mut u, max_size);
+        } else if old.is_some() {
+            new.mutate_with(&mut u, &target.vocabulary);
         }
         let text = new.to_string();
         if text.len() <= max_size {
             data[..text.len()].copy_from_slice(text.as_bytes());
+            // libFuzzer gives what it minimises several times, always as long as it was at first (FuzzerLoop.cpp:MinimizeCrashLoop).
+            data[text.len()..size.max(text.len())].fill(b'\n');
             return text.len();
         }
     }
@@ -69,14 +73,21 @@ fn fresh(target: &FuzzTarget, seed: u32) -> Program {
     Program::from_seed_with(seed.into(), home, &target.vocabulary)
 }
 
-/// Drops a few lines, or one, until the text fits.
+/// Drops a few lines, or one, and goes on until the text fits. What would fit without its comments may stay whole.
 fn shorten(program: &mut Program, u: &mut Unstructured<'_>, max_size: usize) {
-    while program.to_string().len() > max_size && !program.lines.is_empty() {
+    let fits = |program: &Program| program.to_string().len() <= max_size;
+    if fits(program) && u.ratio(1, 8).unwrap_or(false) {
+        return;
+    }
+    while !program.lines.is_empty() {
         let at = u.choose_index(program.lines.len()).unwrap_or(0);
         let most = (program.lines.len() - at).min(4);
         let count = u.int_in_range(1..=most).unwrap_or(1);
         program.lines.drain(at..at + count);
         program.fixup();
+        if fits(program) {
+            return;
+        }
     }
 }
 
@@ -149,6 +160,11 @@ mod tests {
             let size = mutate(target, &mut data, long.len(), long.len() - 1, seed);
             let program = read(target, &data[..size]).expect("a program");
             assert!(size < long.len() && program.to_string().len() == size);
+            // As libFuzzer goes on with it.
+            let (text, whole) = (data.clone(), data.len());
+            let size = mutate(target, &mut data, whole, whole - 1, seed + 1);
+            let smaller = read(target, &data[..size]).expect("a program");
+            assert!(read(target, &text).unwrap().lines.len() >= smaller.lines.len());
         }
         let mut out = vec![0; 8];
         assert_eq!(cross(target, long.as_bytes(), long.as_bytes(), &mut out, 1), 0);

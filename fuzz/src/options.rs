@@ -28,13 +28,14 @@ const KEEP_EVERY: u32 = 16;
 const TREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// What libFuzzer is told unless the command line says otherwise.
-const DEFAULTS: [(&str, &str); 3] = [
-    // Programs have some kilobytes, and are as slow whether short or long: lengths need not begin small.
+const DEFAULTS: [(&str, &str); 2] = [
+    // libFuzzer's own is 4096; programs may have some kilobytes more.
     ("-max_len=", "16384"),
-    ("-len_control=", "0"),
     // The first input waits for the guest, which may have to be prepared; the target's own watchdog ends what hangs.
     ("-report_slow_units=", "1200"),
 ];
+/// `cargo fuzz tmin`, and its steps.
+const MINIMISE: &str = "-minimize_crash";
 /// The seeds of the target, beside the corpus: they stay where they are, whatever becomes of the corpus.
 const SEEDS: &str = "-seed_inputs=";
 
@@ -113,8 +114,7 @@ impl Options {
     /// Makes the target; `progress` is told what is being done.
     pub fn open(&self, progress: &(dyn Fn(&str) + Sync)) -> Result<Box<dyn Target>, TargetError> {
         if self.is_fake() {
-            let regime = self.bug.map_or(FakeConfig::default().regime, Bug::regime);
-            let config = FakeConfig { bug: self.bug, regime, ..FakeConfig::default() };
+            let config = FakeConfig { bug: self.bug, ..FakeConfig::default() };
             return Ok(Box::new(FakeTarget::new(config)));
         }
         let config = Config {
@@ -145,6 +145,10 @@ pub fn complete(target: &FuzzTarget) -> Result<(), Error> {
 
 fn lacking(target: &FuzzTarget, given: &[OsString], corpora: &Path) -> Result<Vec<String>, Error> {
     let says = |flag: &str| given.iter().any(|arg| arg.to_string_lossy().starts_with(flag));
+    // It sets the length itself and stops at one that is given (FuzzerLoop.cpp:SetMaxInputLen), and it needs no seeds.
+    if says(MINIMISE) {
+        return Ok(Vec::new());
+    }
     let mut lacking: Vec<String> = DEFAULTS
         .iter()
         .filter(|(flag, _)| !says(flag))
@@ -189,11 +193,13 @@ mod tests {
             lacking(target, &given, &corpora).unwrap()
         };
         let all = lacks(&["fuzz/corpus/leases"]);
-        assert_eq!(all[..3], ["-max_len=16384", "-len_control=0", "-report_slow_units=1200"]);
-        let seeds = all[3].strip_prefix(SEEDS).unwrap();
+        assert_eq!(all[..2], ["-max_len=16384", "-report_slow_units=1200"]);
+        let seeds = all[2].strip_prefix(SEEDS).unwrap();
         assert!(seeds.split(',').count() >= 5);
         assert!(seeds.split(',').all(|path| Path::new(path).is_file()), "{seeds}");
-        assert_eq!(lacks(&["-max_len=100", "-seed_inputs=x"]), all[1..3]);
+        assert_eq!(lacks(&["-max_len=100", "-seed_inputs=x"]), all[1..2]);
+        assert_eq!(lacks(&["-minimize_crash=1", "crash"]), [""; 0]);
+        assert_eq!(lacks(&["-minimize_crash_internal_step=1", "crash"]), [""; 0]);
         let words: Vec<&str> = all.iter().map(String::as_str).collect();
         assert_eq!(lacks(&words), [""; 0]);
     }

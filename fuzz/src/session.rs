@@ -84,10 +84,7 @@ fn vmlinux(options: &Options) -> Result<Option<PathBuf>, Error> {
     if options.is_fake() || options.vmlinux.is_some() {
         return Ok(options.vmlinux.clone());
     }
-    let kernel = kernel::find(&options.provenance.kernel, &Cache::open()?, &say)?;
-    // As in a cache entry of a built kernel, or in a tree where one was built (arch/x86/boot/bzImage).
-    let places = kernel.image.ancestors().skip(1).take(4).map(|dir| dir.join("vmlinux"));
-    Ok(places.into_iter().find(|path| path.is_file()))
+    Ok(kernel::find(&options.provenance.kernel, &Cache::open()?, &say)?.vmlinux)
 }
 
 /// The fuzz target that runs.
