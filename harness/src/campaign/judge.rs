@@ -3,7 +3,7 @@
 //! Runs beside the guest, so that judging costs the guest nothing as long as the queue has room. Does not judge by itself.
 
 use crate::campaign::{End, Note, Shared, words};
-use crate::report::{Find, Meetings, Origin, Signature, headline, timeline};
+use crate::report::{Exercised, Find, Meetings, Origin, Signature, headline, timeline};
 use crate::target::{Done, TargetInfo};
 use checker::{Policy, Verdict};
 use history::Event;
@@ -70,9 +70,10 @@ fn count(
     let events = &job.done.history.events;
     let calls = events.iter().filter(|e| matches!(e, Event::Invoke { .. })).count() as u64;
     let meetings = Meetings::of(&job.done.program, &job.done.history);
+    let exercised = Exercised::of(&job.done.program, &job.done.history);
     let mut ledger = shared.ledger();
     ledger.judged(id, calls, events.len() as u64, judge_ns, &verdict);
-    ledger.met(&meetings);
+    ledger.met(&meetings, &exercised);
     let headline = headline(&verdict);
     let Verdict::Anomalous(anomalies) = verdict else { return true };
 

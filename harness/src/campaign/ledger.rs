@@ -4,7 +4,8 @@
 
 use crate::campaign::Config;
 use crate::report::{
-    Meetings, Report, SCHEMA, Signature, SignatureReport, Store, TargetReport, Totals, clock,
+    Exercised, Meetings, Report, SCHEMA, Signature, SignatureReport, Store, TargetReport, Totals,
+    clock,
 };
 use crate::target::TargetInfo;
 use checker::{AnomalyKind, Verdict};
@@ -38,6 +39,7 @@ pub struct Ledger {
     /// One entry a worker.
     pub targets: Vec<TargetReport>,
     meetings: Meetings,
+    exercised: Exercised,
     was_ready: Vec<bool>,
     started: SystemTime,
     entries: BTreeMap<Signature, Entry>,
@@ -65,6 +67,7 @@ impl Ledger {
             totals: Totals::default(),
             targets: vec![TargetReport::default(); workers],
             meetings: Meetings::default(),
+            exercised: Exercised::default(),
             was_ready: vec![false; workers],
             started,
             entries: BTreeMap::new(),
@@ -113,9 +116,10 @@ impl Ledger {
         }
     }
 
-    /// Counts what met in a judged run.
-    pub fn met(&mut self, meetings: &Meetings) {
+    /// Counts what met in a judged run, and what was exercised by it.
+    pub fn met(&mut self, meetings: &Meetings, exercised: &Exercised) {
         self.meetings.extend(meetings);
+        self.exercised.extend(exercised);
     }
 
     /// Counts the signatures of one anomalous run, each with its sentence, and says whether it shall be kept in full; then room is set aside for it.
@@ -193,6 +197,7 @@ impl Ledger {
             totals: self.totals.clone(),
             targets: self.targets.clone(),
             anomalies,
+            exercised: self.exercised.clone(),
             meetings: self.meetings.clone(),
             lost: self.lost.clone(),
             dir: store.dir().to_path_buf(),

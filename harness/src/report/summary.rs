@@ -2,7 +2,7 @@
 //!
 //! The fields are documented in `reports/schema.md`; any change of them bumps `SCHEMA`. Does not hold finds, only where they are.
 
-use crate::report::{Meetings, Signature, clock};
+use crate::report::{Exercised, Meetings, Signature, clock};
 use crate::target::{TargetInfo, TargetStats};
 use checker::Reason;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Version of `report.json` and `target.json`.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 /// Most signatures that the text lists: a screen. `report.json` has all.
 const SIGNATURES_SHOWN_MAX: usize = 8;
 
@@ -95,6 +95,8 @@ pub struct Report {
     pub targets: Vec<TargetReport>,
     /// Anomalies, the most frequent first.
     pub anomalies: Vec<SignatureReport>,
+    /// Which forms of calls the judged programs issued, and how they ended.
+    pub exercised: Exercised,
     /// What met held pages and leases in the judged programs.
     pub meetings: Meetings,
     /// Numbers of the first programs that were lost.
@@ -151,6 +153,7 @@ impl Report {
                 t.lost, t.retries
             );
         }
+        text += &self.exercised.to_text(&self.dir);
         text += &self.meetings.to_text();
         self.write_anomalies(&mut text);
         let _ = writeln!(text, "report: {}", self.dir.display());
