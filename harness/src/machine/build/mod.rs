@@ -47,8 +47,8 @@ const TREES: &str = "kernel-trees";
 const ROOM_FIRST: u64 = 2 << 30;
 /// Free bytes that a build over old objects needs: what is kept (some 120 MB), and the objects that grow.
 const ROOM_AGAIN: u64 = 512 << 20;
-/// Objects of a build of whose kind none was finished yet: base and kcov on 6.12 have 2042.
-const OBJECTS_GUESS: u64 = 2050;
+/// Objects of a build of whose kind none was finished yet: base and kcov on 6.12 have 2100.
+const OBJECTS_GUESS: u64 = 2100;
 /// How often a build that waits for another one looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What is compiled for.
@@ -125,6 +125,17 @@ pub fn build(
     watch: &dyn Watch,
     stop: &AtomicBool,
 ) -> Result<Built, BuildError> {
+    packages::ensure(cache, &packages::KERNEL, &|line| watch.step(line))?;
+    with_tools(request, cache, watch, stop)
+}
+
+/// The same where everything is installed that a build needs.
+fn with_tools(
+    request: &Request,
+    cache: &Cache,
+    watch: &dyn Watch,
+    stop: &AtomicBool,
+) -> Result<Built, BuildError> {
     let begun = Instant::now();
     sound(cache)?;
     let profiles = profile::sorted(&request.profiles)?;
@@ -136,7 +147,6 @@ pub fn build(
     if let Some(name) = &request.name {
         built::check_name(name)?;
     }
-    packages::ensure(cache, &packages::KERNEL, &|line| watch.step(line))?;
     let origin = source::origin(&request.source, cache, &|line| watch.step(line))?;
     stopped(stop)?;
     let series = source::series(&origin.dir)?;
@@ -220,6 +230,7 @@ impl Plan<'_> {
         watch.step(&format!("preparing the source of {}", self.name));
         let source = place.join("source");
         tree::sync(&self.origin, &self.overlay, &source)?;
+        self.origin.unchanged()?;
         stopped(stop)?;
         fs::create_dir_all(&objects).map_err(file_trouble("creating", &objects))?;
         let make = Make {
