@@ -16,7 +16,7 @@ use crate::{
 /// no single call makes a file larger than another could.
 const END_MAX: u64 = FILE_MAX + IO_MAX;
 /// Address spaces: that of the threads, then one for each child.
-const SPACES: usize = 1 + CHILDREN_MAX as usize;
+pub(crate) const SPACES: usize = 1 + CHILDREN_MAX as usize;
 
 impl Program {
     /// Makes the program fit to run. Total, and idempotent: a fixed program is left as it is.
@@ -217,7 +217,7 @@ struct Space {
 }
 
 /// Which of the spaces the lane runs in.
-fn space_of(lane: Lane) -> usize {
+pub(crate) fn space_of(lane: Lane) -> usize {
     match lane {
         Lane::Thread(_) => 0,
         Lane::Child(n) => 1 + usize::from(n % CHILDREN_MAX),

@@ -13,6 +13,7 @@ mod outline;
 mod pairs;
 mod resource;
 mod text;
+mod vocabulary;
 
 #[cfg(test)]
 mod tests;
@@ -22,3 +23,4 @@ pub use facts::*;
 pub use pairs::*;
 pub use resource::*;
 pub use text::*;
+pub use vocabulary::*;

@@ -7,7 +7,7 @@ mod holding;
 use crate::generate::{Dice, change};
 use crate::{
     CHILDREN_MAX, Call, CallKind, DELAY_US_MAX, LINES_MAX, Lane, Line, Mount, Program, RINGS_MAX,
-    RingSlot, SqeFlags, THREADS_MAX, Via,
+    RingSlot, SqeFlags, THREADS_MAX, Via, Vocabulary,
 };
 use arbitrary::Unstructured;
 
@@ -17,12 +17,31 @@ const STEPS_MAX: u64 = 4;
 impl Program {
     /// Changes the program in one or a few places. The result is fixed already.
     pub fn mutate(&mut self, u: &mut Unstructured<'_>) {
+        self.mutate_with(u, &Vocabulary::USUAL);
+    }
+
+    /// As `mutate`, within a vocabulary: lines that are added are of it, and the result fits it, whether the program did or not.
+    pub fn mutate_with(&mut self, u: &mut Unstructured<'_>, vocabulary: &Vocabulary) {
         self.fixup();
         let steps = 1 + Dice(u).weighted(&[60, 25, 10, 5]) as u64;
         for _ in 0..steps.min(STEPS_MAX) {
-            self.step(u);
+            self.step(u, vocabulary);
             self.fixup();
         }
+        self.confine(vocabulary);
+    }
+
+    /// As `crossover`, within a vocabulary.
+    #[must_use]
+    pub fn crossover_with(
+        &self,
+        other: &Program,
+        u: &mut Unstructured<'_>,
+        vocabulary: &Vocabulary,
+    ) -> Program {
+        let mut program = self.crossover(other, u);
+        program.confine(vocabulary);
+        program
     }
 
     /// A program made of parts of both, at home where this one is. The result is fixed already.
@@ -66,11 +85,11 @@ impl Program {
         program
     }
 
-    fn step(&mut self, u: &mut Unstructured<'_>) {
+    fn step(&mut self, u: &mut Unstructured<'_>, vocabulary: &Vocabulary) {
         let count = self.lines.len() as u64;
         let kind = Dice(u).weighted(&[22, 27, 9, 6, 5, 6, 6, 5, 5, 3, 3, 2, 10]);
         if kind == 1 || count == 0 {
-            return self.insert(u);
+            return self.insert(u, vocabulary);
         }
         let mut dice = Dice(u);
         let at = dice.below(count) as usize;
@@ -103,19 +122,19 @@ impl Program {
                     (line.lane, line.detached) = (lane, line.detached || detached);
                 }
             }
-            11 => self.move_home(dice.pick(&Mount::ALL)),
+            11 => self.move_home(dice.pick(vocabulary.homes)),
             _ => self.move_holding(&mut dice),
         }
     }
 
-    fn insert(&mut self, u: &mut Unstructured<'_>) {
+    fn insert(&mut self, u: &mut Unstructured<'_>, vocabulary: &Vocabulary) {
         let mut at = Dice(u).below(self.lines.len() as u64 + 1) as usize;
         if self.lines.len() >= LINES_MAX {
             // Make room, or fixup would cut off the end.
             at = at.min(LINES_MAX - 1);
             self.lines.remove(at);
         }
-        let line = self.line_at(at, u);
+        let line = self.line_at(at, u, vocabulary);
         self.lines.insert(at, line);
     }
 
@@ -160,7 +179,7 @@ impl Program {
 
     /// Moves the program to another home: files there and files at home change places, so that calls between two file systems
     /// remain such.
-    fn move_home(&mut self, home: Mount) {
+    pub(crate) fn move_home(&mut self, home: Mount) {
         let old = std::mem::replace(&mut self.home, home);
         for line in &mut self.lines {
             line.call.visit(&mut |arg| {

@@ -5,8 +5,9 @@
 pub mod bytes;
 pub mod errno;
 mod event;
-mod hex;
+pub mod hex;
 pub mod memory;
+pub mod reached;
 pub mod record;
 pub mod stamp;
 pub mod wire;

@@ -223,7 +223,7 @@ mod tests {
     fn a_job_travels() {
         let words = words();
         let memory = Memory::new(&words).expect("large enough");
-        let options = RunOptions { keep: false, record: true, block_after_ms: 50 };
+        let options = RunOptions { keep: false, record: true, cover: false, block_after_ms: 50 };
         let job =
             Job::Run { run: 7, program: Program { home: Mount::Xfs, lines: vec![] }, options };
         assert!(memory.put_job(9, 1, &job));

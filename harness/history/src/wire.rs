@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// First word of the header page, set by the host before the guest starts.
 pub const MAGIC: u64 = 0x0031_5a5a_464e_4950; // "PINFZZ1"
 /// Version of this layout and of the postcard encoding of jobs and events. Bump on any change of `Program`, `Job` or `Event`.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Size of the header page.
 pub const HEADER_SIZE: u64 = 4096;
 /// Slots in the ring: enough that the guest never waits for the host's checker on average.
@@ -102,6 +102,8 @@ pub struct Hello {
     pub dax: Vec<bool>,
     /// io_uring opcodes that the kernel has (IORING_REGISTER_PROBE), by number.
     pub uring_ops: Vec<u8>,
+    /// Whether the kernel tells threads which of its call sites they pass (KCOV).
+    pub kcov: bool,
 }
 
 /// What the host asks of the agent.
@@ -134,6 +136,8 @@ pub struct RunOptions {
     pub keep: bool,
     /// Record events. Off only to measure what recording costs.
     pub record: bool,
+    /// Collect the call sites that the program's calls pass, where the kernel has KCOV.
+    pub cover: bool,
     /// A line without `&` that has not returned after this many milliseconds is looked at, to see whether it is blocked.
     pub block_after_ms: u32,
 }
@@ -149,6 +153,8 @@ pub enum Note {
     Unmounted,
     /// The agent could not do its work (a mount failed, memory ran out): infrastructure, not a finding, unless the console says more.
     Trouble(String),
+    /// The call sites that the program's calls passed, see `reached`.
+    Reached(Vec<u8>),
 }
 
 /// A log that does not parse.

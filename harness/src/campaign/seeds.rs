@@ -1,16 +1,24 @@
 //! Which program is number `k` of a campaign: a function of the seed alone, whatever the workers and the clock do.
 //!
-//! Does not generate programs: `Program::from_seed` does.
+//! Does not generate programs: `Program::from_seed_with` does.
 
-use program::{Mount, Program};
+use program::{Mount, Program, Vocabulary};
 
 /// Program `number` of the campaign with this seed; homes take turns.
 ///
 /// # Panics
 /// If `homes` is empty.
 pub fn program(seed: u64, number: u64, homes: &[Mount]) -> Program {
+    program_with(seed, number, homes, &Vocabulary::USUAL)
+}
+
+/// As `program`, of a vocabulary.
+///
+/// # Panics
+/// If `homes` is empty.
+pub fn program_with(seed: u64, number: u64, homes: &[Mount], vocabulary: &Vocabulary) -> Program {
     let home = homes[(number % homes.len() as u64) as usize];
-    Program::from_seed(mix(seed, number), home)
+    Program::from_seed_with(mix(seed, number), home, vocabulary)
 }
 
 /// Spreads a campaign's seed over its programs (the finalizer of SplitMix64), so that neighbouring seeds share no programs.

@@ -1,4 +1,5 @@
-//! `pinfuzz bench`: measures what recording and judging cost, against a plain replay of the same programs in the same guest.
+//! `pinfuzz bench`: measures what recording, judging and the collection of coverage cost, against a plain replay of the same programs in the
+//! same guest.
 //!
 //! Verdicts are counted and not reported: that is the campaign's job.
 
@@ -9,6 +10,7 @@ use harness::exit::{Error, Exit};
 use harness::report::share;
 use harness::target::{Done, Target, TargetStats};
 use program::Program;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -18,13 +20,13 @@ const RESETS: usize = 5;
 /// Runs that wait for the judge, as in a campaign.
 const QUEUE_MAX: usize = 256;
 
-/// Measure what recording and judging cost
+/// Measure what recording, judging and collecting coverage cost
 ///
-/// Runs the same programs in the same guest in pairs of batches, recorded and judged as in a campaign and as a plain replay
-/// without recording, in alternating order, and reports the medians and their ratio.
+/// Runs the same programs in the same guest in rounds of batches: as in a campaign; the same without coverage, if the kernel has any; and as a
+/// plain replay without recording. The order changes from round to round; the medians and their ratios are reported.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Pairs of batches
+    /// Rounds of batches
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
     /// Programs a batch
@@ -36,6 +38,20 @@ pub struct Args {
     #[command(flatten)]
     target: TargetArgs,
 }
+
+/// How a batch is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// As in a campaign.
+    Campaign,
+    /// Recorded and judged, without coverage.
+    Uncovered,
+    /// Without recording.
+    Plain,
+}
+
+/// What was measured.
+type Batches = BTreeMap<Turn, Vec<Batch>>;
 
 /// One batch, measured.
 struct Batch {
@@ -60,11 +76,16 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     let mut target = args.target.choice(0)?.open(&|line| eprintln!("{line}"))?;
     let info = target.info();
     let policy = Policy::for_release(&info.release);
-    let can_replay = target.set_recording(false);
+    let mut turns = vec![Turn::Campaign];
+    if target.set_recording(false) {
+        turns.push(Turn::Plain);
+    }
     target.set_recording(true);
+    if target.set_covering(true) {
+        turns.push(Turn::Uncovered);
+    }
     let mut judged = Judged::default();
-    let mut recorded = Vec::new();
-    let mut plain = Vec::new();
+    let mut batches = Batches::default();
 
     // The first batch warms caches and, under TCG, the translation of the kernel; it is not counted.
     let programs = |pair: u32| -> Vec<Program> {
@@ -74,24 +95,23 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     };
     batch(&mut *target, &programs(0), Some((&policy, &mut Judged::default())))?;
     for pair in 0..args.pairs {
-        eprintln!("pair {} of {}", pair + 1, args.pairs);
+        eprintln!("round {} of {}", pair + 1, args.pairs);
         let programs = programs(pair);
-        // Who goes first changes, so that what a batch leaves behind slows both alike.
-        for turn in [pair % 2 == 0, pair % 2 == 1] {
-            if turn {
-                let judge = Some((&policy, &mut judged));
-                recorded.push(batch(&mut *target, &programs, judge)?);
-            } else if can_replay {
-                target.set_recording(false);
-                let replayed = batch(&mut *target, &programs, None);
-                target.set_recording(true);
-                plain.push(replayed?);
-            }
+        for turn in &turns {
+            target.set_recording(*turn != Turn::Plain);
+            target.set_covering(*turn == Turn::Campaign);
+            let judge = (*turn != Turn::Plain).then_some((&policy, &mut judged));
+            let measured = batch(&mut *target, &programs, judge)?;
+            batches.entry(*turn).or_default().push(measured);
         }
+        // Who goes first changes, so that what a batch leaves behind slows all alike.
+        turns.rotate_left(1);
     }
+    target.set_recording(true);
+    target.set_covering(true);
     let resets = (0..RESETS).map(|_| time_reset(&mut *target)).collect::<Result<Vec<_>, _>>()?;
     let title = format!("{} ({}, {}, {})", info.release, info.kernel, info.accel, info.mode);
-    cmd::print(&table(&title, args, &recorded, &plain, &judged, resets));
+    cmd::print(&table(&title, args, &batches, &judged, resets));
     Ok(Exit::Explained)
 }
 
@@ -166,45 +186,43 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-fn table(
-    title: &str,
-    args: &Args,
-    recorded: &[Batch],
-    plain: &[Batch],
-    judged: &Judged,
-    resets: Vec<f64>,
-) -> String {
+fn table(title: &str, args: &Args, batches: &Batches, judged: &Judged, resets: Vec<f64>) -> String {
     let mut text = format!(
-        "{title}: {} pairs of {} programs, seed {:#x}, medians\n",
+        "{title}: {} rounds of {} programs, seed {:#x}, medians\n",
         args.pairs, args.programs, args.seed
     );
     let programs = f64::from(args.programs);
-    let speed = |batches: &[Batch]| median(batches.iter().map(|b| programs / b.seconds).collect());
-    for (name, batches) in [("recorded and judged", recorded), ("plain replay", plain)] {
-        let calls = median(batches.iter().map(|b| b.calls as f64 / b.seconds).collect());
+    let campaign = batches.get(&Turn::Campaign).map_or(&[][..], Vec::as_slice);
+    for (turn, name) in [
+        (Turn::Campaign, "as in a campaign"),
+        (Turn::Uncovered, "without coverage"),
+        (Turn::Plain, "plain replay"),
+    ] {
+        let Some(measured) = batches.get(&turn) else {
+            let why = match turn {
+                Turn::Uncovered => "this kernel has no KCOV, so none of the batches had coverage",
+                _ => "this target cannot run without recording",
+            };
+            let _ = writeln!(text, "  {name:<20} {why}");
+            continue;
+        };
+        let speed = median(measured.iter().map(|b| programs / b.seconds).collect());
+        let calls = median(measured.iter().map(|b| b.calls as f64 / b.seconds).collect());
         let mut stats = TargetStats::default();
-        for batch in batches {
+        for batch in measured {
             stats.kernel_ns += batch.stats.kernel_ns;
             stats.busy_ns += batch.stats.busy_ns;
         }
-        if batches.is_empty() {
-            let _ = writeln!(text, "  {name:<20} this target cannot run without recording");
-            continue;
-        }
-        let _ = writeln!(
+        let _ = write!(
             text,
-            "  {name:<20} {:>8.1} programs/s {calls:>9.0} calls/s, {} of guest time in kernel calls",
-            speed(batches),
+            "  {name:<20} {speed:>8.1} programs/s {calls:>9.0} calls/s, {} of guest time in kernel calls",
             share(&stats)
         );
-    }
-    if !plain.is_empty() {
-        let ratios = recorded.iter().zip(plain).map(|(r, p)| p.seconds / r.seconds).collect();
-        let _ = writeln!(
-            text,
-            "  ratio                {:>8.2} (1.00 would mean that recording and judging cost nothing)",
-            median(ratios)
-        );
+        if turn != Turn::Campaign {
+            let ratios = campaign.iter().zip(measured).map(|(c, m)| m.seconds / c.seconds);
+            let _ = write!(text, "; a campaign has {:.2} of this speed", median(ratios.collect()));
+        }
+        text.push('\n');
     }
     let rate = judged.events as f64 / judged.time.as_secs_f64().max(1e-9);
     let _ = writeln!(

@@ -54,6 +54,9 @@ struct Report {
     meetings: Meetings,
 }
 
+/// The first schema that has meetings; they are the same since.
+const MEETINGS_SINCE: u32 = 2;
+
 /// Reads the meetings of a `report.json`.
 fn read_meetings(path: &Path) -> Result<Meetings, Error> {
     let text = cmd::read_text(path)?;
@@ -66,8 +69,10 @@ fn read_meetings(path: &Path) -> Result<Meetings, Error> {
     };
     let no_report = |error: serde_json::Error| wrong(format!("no report of a campaign: {error}"));
     let Version { schema } = serde_json::from_str(&text).map_err(no_report)?;
-    if schema != SCHEMA {
-        return Err(wrong(format!("a report of schema {schema}; this is about schema {SCHEMA}")));
+    if !(MEETINGS_SINCE..=SCHEMA).contains(&schema) {
+        return Err(wrong(format!(
+            "a report of schema {schema}; this is about {MEETINGS_SINCE} to {SCHEMA}"
+        )));
     }
     let report: Report = serde_json::from_str(&text).map_err(no_report)?;
     Ok(report.meetings)

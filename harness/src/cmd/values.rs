@@ -2,6 +2,7 @@
 //!
 //! Each function is a clap value parser; clap adds the option's name to the message.
 
+use harness::fuzz_target::{self, FuzzTarget};
 use program::Mount;
 use std::time::Duration;
 
@@ -76,6 +77,14 @@ pub fn image(text: &str) -> Result<Image, String> {
     Ok(Image { home: image.home, guest: Some(text.to_string()) })
 }
 
+/// A fuzz target by its name.
+pub fn fuzz_target(text: &str) -> Result<&'static FuzzTarget, String> {
+    FuzzTarget::named(text).ok_or_else(|| {
+        let names = fuzz_target::ALL.map(|target| target.name).join(", ");
+        format!("there is no fuzz target `{text}`: choose one of {names}")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +105,12 @@ mod tests {
         let virtio = image("xfs-dax-virtio").unwrap();
         assert_eq!((virtio.home, virtio.guest.as_deref()), (Mount::XfsDax, Some("xfs-dax-virtio")));
         assert!(image("btrfs").unwrap_err().contains("xfs-dax"));
+    }
+
+    #[test]
+    fn a_fuzz_target_that_is_none_is_told_which_there_are() {
+        assert_eq!(fuzz_target("uring").map(|target| target.name), Ok("uring"));
+        assert!(fuzz_target("rings").unwrap_err().contains("uring"));
     }
 
     #[test]

@@ -112,6 +112,11 @@ pub trait Target: Send {
         on
     }
 
+    /// Switches the collection of coverage (`Done::reached`) on or off, on at first, and returns whether the target has any.
+    fn set_covering(&mut self, _on: bool) -> bool {
+        false
+    }
+
     /// Goes back to the fresh state now, as it does by itself between batches: only to measure what that costs.
     fn reset(&mut self) -> Result<(), TargetError> {
         Ok(())

@@ -5,6 +5,7 @@
 
 mod conductor;
 mod control;
+mod cover;
 mod descriptors;
 mod exec;
 mod facts;

@@ -76,7 +76,7 @@ impl Supervisor {
     fn new(memory: Memory<'static>) -> Result<Supervisor, String> {
         let (mounts, hello) = setup::mounts(&read("/mounts.list"))?;
         memory.put_text(header::HELLO, &serde_json::to_string(&hello).map_err(|e| e.to_string())?);
-        Supervisor::with(memory, setup::environment(hello.uring_ops), mounts)
+        Supervisor::with(memory, setup::environment(hello)?, mounts)
     }
 
     /// With a first runner.

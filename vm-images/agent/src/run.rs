@@ -1,5 +1,6 @@
 //! One run: its program, its slots and its directories, one on each mount that the program names.
 
+use crate::cover::Reached;
 use crate::descriptors::Sockets;
 use crate::gates::Gates;
 use crate::record::Recorder;
@@ -35,6 +36,8 @@ pub struct Environment {
     pub gates: Gates,
     /// Whether it has an RDMA device.
     pub rdma: bool,
+    /// The call sites that a program passes, if the kernel tells.
+    pub reached: Option<&'static Reached>,
 }
 
 impl Environment {
@@ -197,6 +200,11 @@ impl Run {
     /// See `Environment::rdma`.
     pub fn has_rdma(&self) -> bool {
         self.environment.rdma
+    }
+
+    /// See `Environment::reached`. None if this program is not covered.
+    pub fn reached(&self) -> Option<&'static Reached> {
+        self.environment.reached.filter(|reached| reached.is_on())
     }
 
     /// See `Environment::pinned_at_rest`.

@@ -101,6 +101,9 @@ impl Runner {
         self.control.pins_watched.store(pinned.is_some().into(), Ordering::Release);
         self.control.pins_before.store(pinned.unwrap_or(0), Ordering::Release);
         self.environment.gates.reset_memory();
+        if let Some(reached) = self.environment.reached {
+            reached.begin(options.cover);
+        }
         self.control.reset();
         notice::answer_with(Lease::Layout);
         if self.control.break_time_set.swap(0, Ordering::AcqRel) != 0
@@ -140,6 +143,9 @@ impl Runner {
         });
         if let Err(error) = removed {
             recorder.trouble(format!("read-back of run {number}: {error}"));
+        }
+        if let Some(reached) = self.environment.reached.filter(|reached| reached.is_on()) {
+            recorder.note(&Note::Reached(reached.encoded()));
         }
     }
 

@@ -4,7 +4,7 @@ use crate::gates::Gates;
 use crate::mounts::Mounts;
 use crate::rdma;
 use crate::run::Environment;
-use crate::sys;
+use crate::sys::{self, kcov};
 use history::memory::Memory;
 use history::wire::{Hello, MAGIC, SHM_SIZE, VERSION, header};
 use rustix::mount::{MountFlags, mount};
@@ -113,12 +113,13 @@ pub fn mounts(list: &str) -> Result<(Mounts, Hello), String> {
         mounts: mounts.lines(),
         dax,
         uring_ops: sys::supported_ops(),
+        kcov: kcov::exists(),
     };
     Ok((mounts, hello))
 }
 
 /// The files that every run wants, opened once.
-pub fn environment(ring_ops: Vec<u8>) -> Arc<Environment> {
+pub fn environment(hello: Hello) -> Result<Arc<Environment>, String> {
     let open = |path: &str| OpenOptions::new().write(true).open(path).ok();
     let environment = Environment {
         root: "/mnt".into(),
@@ -127,11 +128,15 @@ pub fn environment(ring_ops: Vec<u8>) -> Arc<Environment> {
         lease_break_time: open("/proc/sys/fs/lease-break-time"),
         clear_warn_once: open("/sys/kernel/debug/clear_warn_once"),
         kmsg: open("/dev/kmsg"),
-        ring_ops: Arc::new(ring_ops),
+        ring_ops: Arc::new(hello.uring_ops),
         gates: Gates::new(),
         // A kernel without soft-RoCE has no device: its programs' lines are left out, and say so.
         rdma: rdma::make_device().is_ok(),
+        reached: match hello.kcov {
+            true => Some(sys::shared().map_err(|e| format!("memory for coverage: {e}"))?),
+            false => None,
+        },
     };
     environment.silence_drop_caches();
-    Arc::new(environment)
+    Ok(Arc::new(environment))
 }

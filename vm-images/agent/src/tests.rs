@@ -45,6 +45,7 @@ fn ground() -> (Memory<'static>, tempfile::TempDir, Arc<Environment>) {
         ring_ops: Arc::new(sys::supported_ops()),
         gates: Gates::default(),
         rdma: false,
+        reached: None,
     };
     (memory, root, Arc::new(environment))
 }
@@ -68,7 +69,7 @@ fn play(lines: Vec<Line>) -> (u32, Vec<Event>) {
     bench.next += 1;
     bench.memory.word(history::wire::slot_offset(0) + slot::LOG_LEN).store(0, Ordering::Relaxed);
     let recorder = Recorder::new(bench.control, bench.memory, 0, true);
-    let options = RunOptions { keep: false, record: true, block_after_ms: 20 };
+    let options = RunOptions { keep: false, record: true, cover: false, block_after_ms: 20 };
     bench.runner.run(recorder, number, Program { home: Mount::Ext4, lines }, options);
     let notes = read_log(&bench.memory.log_bytes(0)).expect("well formed");
     let event = |note| match note {
@@ -504,7 +505,7 @@ fn a_killed_runner_is_replaced_and_its_run_is_finished() {
     let (memory, _root, environment) = ground();
     let mut supervisor =
         Supervisor::with(memory, environment, Mounts::default()).expect("a runner");
-    let options = RunOptions { keep: false, record: true, block_after_ms: 60_000 };
+    let options = RunOptions { keep: false, record: true, cover: false, block_after_ms: 60_000 };
     let job = |lines| Job::Run { run: 9, program: Program { home: Mount::Ext4, lines }, options };
     let (first, control) = (supervisor.runner, supervisor.control);
     let over = Arc::new(AtomicBool::new(false));
@@ -609,7 +610,7 @@ fn a_malformed_job_is_trouble_and_nothing_more() {
         ring(on(0, pread(0, 8)), SqeFlags(255)),
         on(2, Call::Exit),
     ];
-    let options = RunOptions { keep: false, record: true, block_after_ms: 50 };
+    let options = RunOptions { keep: false, record: true, cover: false, block_after_ms: 50 };
     let program = Program { home: Mount::Xfs, lines: mad.to_vec() };
     let notes = supervise(&mut supervisor, &Job::Run { run: u32::MAX, program, options });
     assert!(!notes.iter().any(|n| matches!(n, Note::Trouble(_))), "{notes:?}");

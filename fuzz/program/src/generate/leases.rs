@@ -42,7 +42,7 @@ impl Writer<'_, '_> {
     /// A file with contents and nobody who has it open, and another one beside it.
     fn lease_victim(&mut self) -> Victim {
         let mount =
-            if self.dice.chance(75) { self.shape.home } else { self.dice.pick(&Mount::ALL) };
+            if self.dice.chance(75) { self.shape.home } else { self.mount_among(&Mount::ALL) };
         let access = Access::ReadWrite;
         let mut inodes = [0; 2];
         for (name, inode) in inodes.iter_mut().enumerate() {

@@ -19,9 +19,9 @@ use shape::{Shape, Story};
 
 use crate::outline::Outline;
 use crate::{
-    Access, Buf, CHILDREN_MAX, Call, CallKind, FILES_MAX, FallocateMode, FileSlot, GateSlot,
-    LINES_MAX, Lane, Line, MAPS_MAX, MapSlot, Mount, OpenFlags, PAGE, Path, Program, Prot,
-    RING_ENTRIES_MAX, RingSlot, Settle, Sharing, SqeFlags, Via,
+    Access, Always, Buf, CHILDREN_MAX, Call, CallKind, FILES_MAX, FallocateMode, FileSlot,
+    GateSlot, LINES_MAX, Lane, Line, MAPS_MAX, MapSlot, Mount, OpenFlags, PAGE, Path, Program,
+    Prot, RING_ENTRIES_MAX, RingSlot, Settle, Sharing, SqeFlags, Via, Vocabulary,
 };
 use arbitrary::Unstructured;
 use rand_chacha::ChaCha8Rng;
@@ -34,32 +34,56 @@ const SEED_BYTES: usize = 4 << 10;
 const NONSENSE_PERCENT: u64 = 5;
 /// In how many of 100 calls that nonsense may hit a splice, which can then wait for a pipe for ever, or what holds and leases.
 const PIPE_NONSENSE_PERCENT: u64 = 1;
+/// In how many of 100 calls that were to go beside a ring they go through it after all, where programs are about rings; and how many of
+/// their children have a ring of their own.
+const AFTER_ALL_PERCENT: u64 = 80;
 /// In how many of 100 reads, writes and syncs without a ring io_submit(2) is used.
 const AIO_PERCENT: u64 = 8;
 
 impl Program {
     /// Makes a program out of entropy. The result is fixed already.
     pub fn generate(u: &mut Unstructured<'_>, home: Mount) -> Program {
+        Program::generate_with(u, home, &Vocabulary::USUAL)
+    }
+
+    /// Makes a program of that vocabulary. It is at home on that mount, or on one of the same file system if that one may not be.
+    pub fn generate_with(
+        u: &mut Unstructured<'_>,
+        home: Mount,
+        vocabulary: &Vocabulary,
+    ) -> Program {
         let mut dice = Dice(u);
-        let shape = Shape::draw(&mut dice, home);
+        let home = vocabulary.home(home);
+        let shape = Shape::draw(&mut dice, home, vocabulary);
         let mut writer = Writer::new(dice, shape, Outline::default());
         writer.program();
         let mut program = Program { home, lines: writer.lines };
         program.fixup();
+        program.confine(vocabulary);
         program
     }
 
     /// The program of that seed: the same on every machine, for one version of this crate.
     pub fn from_seed(seed: u64, home: Mount) -> Program {
+        Program::from_seed_with(seed, home, &Vocabulary::USUAL)
+    }
+
+    /// The program of that seed and vocabulary.
+    pub fn from_seed_with(seed: u64, home: Mount, vocabulary: &Vocabulary) -> Program {
         let mut bytes = [0; SEED_BYTES];
         ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
-        Program::generate(&mut Unstructured::new(&bytes), home)
+        Program::generate_with(&mut Unstructured::new(&bytes), home, vocabulary)
     }
 
     /// Makes a line that fits after the first `at` lines of the program.
-    pub(crate) fn line_at(&self, at: usize, u: &mut Unstructured<'_>) -> Line {
+    pub(crate) fn line_at(
+        &self,
+        at: usize,
+        u: &mut Unstructured<'_>,
+        vocabulary: &Vocabulary,
+    ) -> Line {
         let mut dice = Dice(u);
-        let shape = Shape::of(self, &mut dice);
+        let shape = Shape::of(self, &mut dice, vocabulary);
         let mut outline = Outline::default();
         self.lines.iter().take(at).for_each(|line| outline.apply(line));
         let races = shape.threads > 1;
@@ -102,8 +126,28 @@ impl<'a, 'b> Writer<'a, 'b> {
     fn push(&mut self, mut line: Line) {
         // What comes next relies on the line as it will be, nonsense or not.
         crate::fixup::bound_line(&mut line);
+        self.shape.vocabulary.confine_line(&mut line);
+        let about_rings = self.shape.vocabulary.always == Always::Ring;
+        if about_rings {
+            self.prefer_ring(&mut line);
+        }
         self.outline.apply(&line);
+        let forks = if let Call::Fork { child } = line.call { Some(child) } else { None };
         self.lines.push(line);
+        if let Some(child) = forks.filter(|_| about_rings && self.dice.chance(AFTER_ALL_PERCENT)) {
+            self.setup_ring(Lane::Child(child));
+        }
+    }
+
+    /// A call that could go through a ring mostly does, be it a part of a story.
+    fn prefer_ring(&mut self, line: &mut Line) {
+        let kind = line.call.kind();
+        if line.via.is_some() || line.aio || !self.dice.chance(AFTER_ALL_PERCENT) {
+            return;
+        }
+        // No drain: it would wait for what a gate holds.
+        let via = self.always_via(kind, line.lane);
+        line.via = via.map(|via| Via { flags: via.flags.without(SqeFlags::DRAIN), ..via });
     }
 
     fn call(&mut self, lane: Lane, call: Call) {
@@ -111,6 +155,9 @@ impl<'a, 'b> Writer<'a, 'b> {
     }
 
     fn program(&mut self) {
+        if self.shape.vocabulary.always == Always::Ring {
+            self.setup_ring(Lane::Thread(0));
+        }
         match self.shape.story {
             Story::Plain => self.plain_program(),
             Story::Held => self.held_program(false),

@@ -4,15 +4,19 @@
 //! This is swarm testing: many programs, each with most of its attention in a few places, find what uniform ones do not.
 
 use super::dice::Dice;
-use crate::{Buf, CHILDREN_MAX, Call, CallKind, FILE_MAX, Lane, Mount, PAGE, Program, THREADS_MAX};
+use crate::{
+    Always, Buf, CHILDREN_MAX, Call, CallKind, FILE_MAX, Lane, Mount, PAGE, Program, THREADS_MAX,
+    Vocabulary,
+};
 
-/// In how many of 100 programs which story is told: plain, held, leased, both.
-const STORY_WEIGHTS: [u32; 4] = [52, 33, 11, 4];
+/// In how many of 100 calls that have a ring form it is taken, where programs are about rings.
+const RING_PERCENT: u64 = 90;
 /// Size of a huge page, where the mappings of DAX files change from base pages.
 const HUGE_PAGE: u64 = 2 << 20;
 
 /// The draws of one program.
 pub(crate) struct Shape {
+    pub vocabulary: Vocabulary,
     pub story: Story,
     pub home: Mount,
     /// Home, and at most one other mount.
@@ -111,14 +115,14 @@ fn base_weight(kind: CallKind) -> u32 {
 
 impl Shape {
     /// Draws the shape of a new program.
-    pub fn draw(dice: &mut Dice<'_, '_>, home: Mount) -> Shape {
+    pub fn draw(dice: &mut Dice<'_, '_>, home: Mount, vocabulary: &Vocabulary) -> Shape {
         let stories = [Story::Plain, Story::Held, Story::Leased, Story::Both];
-        let story = stories[dice.weighted(&STORY_WEIGHTS)];
+        let story = stories[dice.weighted(&vocabulary.stories)];
         let mut mounts = vec![home];
         if dice.chance(50) {
-            let others: Vec<Mount> =
-                Mount::ALL.into_iter().filter(|mount| *mount != home).collect();
-            mounts.push(dice.pick(&others));
+            let mut others = vocabulary.mounts.to_vec();
+            others.retain(|mount| *mount != home);
+            mounts.extend(dice.pick_some(&others));
         }
         let threads =
             if dice.chance(54) { dice.between(2, u64::from(THREADS_MAX)) as u8 } else { 1 };
@@ -126,15 +130,22 @@ impl Shape {
         let extent = dice.pick(&[64 << 10, 64 << 10, 16 << 10, 256 << 10]);
         let extent = if dice.chance(3) { FILE_MAX } else { extent };
         let hot = (0..dice.between(2, 4)).map(|_| hot_offset(dice, extent)).collect();
-        let weights = CallKind::ALL.iter().map(|kind| base_weight(*kind) * swarm(dice)).collect();
+        let mut weight =
+            |kind: &CallKind| base_weight(*kind) * swarm(dice) + vocabulary.favour(*kind);
+        let weights = CallKind::ALL.iter().map(&mut weight).collect();
         Shape {
+            vocabulary: *vocabulary,
             story,
             home,
             mounts,
             names: dice.between(1, 3),
             threads,
             forks: dice.chance(15),
-            ring_percent: if dice.chance(25) { dice.pick(&[30, 60, 90]) } else { 0 },
+            ring_percent: match vocabulary.always {
+                Always::Ring => RING_PERCENT,
+                _ if dice.chance(25) => dice.pick(&[30, 60, 90]),
+                _ => 0,
+            },
             align,
             hot,
             extent,
@@ -143,8 +154,8 @@ impl Shape {
     }
 
     /// A shape for calls that join an existing program: where its calls meet, they meet too.
-    pub fn of(program: &Program, dice: &mut Dice<'_, '_>) -> Shape {
-        let mut shape = Shape::draw(dice, program.home);
+    pub fn of(program: &Program, dice: &mut Dice<'_, '_>, vocabulary: &Vocabulary) -> Shape {
+        let mut shape = Shape::draw(dice, program.home, vocabulary);
         let mut threads = 1;
         for line in &program.lines {
             if let Lane::Thread(n) = line.lane {

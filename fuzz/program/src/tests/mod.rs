@@ -7,6 +7,7 @@ mod parse;
 mod reach;
 mod round_trip;
 mod seeds;
+mod vocabulary;
 
 use crate::{Line, Mount, Program};
 use arbitrary::{Arbitrary, Unstructured};

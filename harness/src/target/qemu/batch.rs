@@ -4,7 +4,7 @@
 //! (a splat, a stuck call, a crash) is given up at once, and what it had taken in behind that run is run again elsewhere.
 
 use super::super::{Done, TargetError};
-use super::guest::{Guest, Step, events};
+use super::guest::{self, Guest, Log, Step};
 use super::media::Media;
 use super::{Mode, QemuTarget};
 use crate::machine::infra;
@@ -49,6 +49,7 @@ struct Kept {
     run: u32,
     events: Vec<Event>,
     console: String,
+    reached: Vec<u32>,
 }
 
 impl Kept {
@@ -58,7 +59,7 @@ impl Kept {
             program: self.program,
             history: History { run: self.run, events: self.events },
             console,
-            reached: vec![],
+            reached: self.reached,
         }
     }
 
@@ -148,13 +149,12 @@ impl QemuTarget {
         }
         let exact = self.recipe.mode == Mode::Exact;
         let block_after_ms = if self.recipe.kvm { BLOCK_AFTER_KVM } else { BLOCK_AFTER_TCG };
-        let record = self.record;
+        let (record, cover, keep_every) = (self.record, self.cover, self.keep_every);
         let guest = self.guest()?;
         guest.runs += 1;
         let run = guest.runs;
-        // Every second run stays until the media are looked at; the others make room, as files are removed in real life.
-        let keep = exact || (record && run % 2 == 1);
-        let options = RunOptions { keep, record, block_after_ms };
+        let keep = exact || (record && (run - 1).is_multiple_of(keep_every));
+        let options = RunOptions { keep, record, cover, block_after_ms };
         let job = Job::Run { run, program: item.program.clone(), options };
         batch.fed += 1;
         batch.flying.push_back(Flying { item, run, keep });
@@ -176,7 +176,7 @@ impl QemuTarget {
             Step::Done(notes) => (notes, None),
             Step::Down(down, notes) => (notes, Some(down)),
         };
-        let (events, trouble) = match events(notes) {
+        let Log { events, trouble, reached } = match guest::read(notes) {
             Ok(found) => found,
             Err(error) => {
                 batch.flying.push_front(flying);
@@ -191,7 +191,8 @@ impl QemuTarget {
             return self.retry(batch, infra(what), done);
         }
         let run = flying.run;
-        let mut kept = Kept { program: flying.item.program, run, events, console: String::new() };
+        let program = flying.item.program;
+        let mut kept = Kept { program, run, events, console: String::new(), reached };
         let splat = kept.add_console(&text);
         if let (Some(what), None, false) = (&trouble, down, splat) {
             let item = Item { program: kept.program, tries: flying.item.tries };
@@ -366,7 +367,7 @@ fn attribute(notes: Vec<Note>, kept: &mut [Kept]) -> Result<(), TargetError> {
                 Some(n) => kept[n].events.push(event),
                 None => return Err(infra("the guest's log holds an event of no run")),
             },
-            Note::Unmounted | Note::Trouble(_) => {}
+            Note::Unmounted | Note::Trouble(_) | Note::Reached(_) => {}
         }
     }
     Ok(())
@@ -396,6 +397,7 @@ mod tests {
             run,
             events: vec![],
             console: String::new(),
+            reached: vec![],
         }
     }
 

@@ -6,7 +6,7 @@ use super::super::TargetError;
 use super::vm::{Death, Vm};
 use crate::machine::infra;
 use history::wire::{Job, Note, STATE_DONE};
-use history::{Down, Event};
+use history::{Down, Event, reached};
 use std::time::{Duration, Instant};
 
 /// A guest whose agent shows no sign of life for this long is hung. The agent counts every call and every look at a waiting
@@ -153,21 +153,35 @@ impl Watch {
     }
 }
 
-/// The events of a run, and what kept the agent from its work.
-pub fn events(notes: Vec<Note>) -> Result<(Vec<Event>, Option<String>), TargetError> {
-    let mut events = Vec::new();
-    let mut trouble = None;
+/// What the log of a run says.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// The events, in order.
+    pub events: Vec<Event>,
+    /// What kept the agent from its work.
+    pub trouble: Option<String>,
+    /// See `Done::reached`.
+    pub reached: Vec<u32>,
+}
+
+/// Reads the log of a run.
+pub fn read(notes: Vec<Note>) -> Result<Log, TargetError> {
+    let mut log = Log::default();
     for note in notes {
         match note {
-            Note::Event(event) => events.push(event),
-            Note::Trouble(what) => trouble = Some(what),
+            Note::Event(event) => log.events.push(event),
+            Note::Trouble(what) => log.trouble = Some(what),
+            Note::Reached(bytes) => {
+                log.reached = reached::decode(&bytes)
+                    .ok_or_else(|| infra("the guest's coverage is malformed"))?;
+            }
             Note::Run(_) | Note::Unmounted => {
                 return Err(infra("the guest's log holds a note of another job"));
             }
         }
     }
-    history::wire::sort_events(&mut events);
-    Ok((events, trouble))
+    history::wire::sort_events(&mut log.events);
+    Ok(log)
 }
 
 #[cfg(test)]

@@ -77,7 +77,13 @@ pub struct Config {
     pub qemu: Option<PathBuf>,
     /// Words appended to the kernel command line.
     pub append: String,
+    /// Every which run of a guest is kept until the media are looked at, in fast mode. The others are complete at once: for searches that
+    /// wait for each run, since a look costs some 0.3 s.
+    pub keep_every: u32,
 }
+
+/// Half of the runs are kept; the others make room, as files are removed in real life.
+const KEEP_EVERY: u32 = 2;
 
 impl Default for Config {
     fn default() -> Config {
@@ -89,6 +95,7 @@ impl Default for Config {
             worker: 0,
             qemu: None,
             append: String::new(),
+            keep_every: KEEP_EVERY,
         }
     }
 }
@@ -110,6 +117,8 @@ pub struct QemuTarget {
     /// Programs that a lost guest had taken in.
     queue: VecDeque<batch::Item>,
     record: bool,
+    cover: bool,
+    keep_every: u32,
 }
 
 impl QemuTarget {
@@ -180,6 +189,8 @@ impl QemuTarget {
             seen: Counters::default(),
             queue: VecDeque::new(),
             record: true,
+            cover: true,
+            keep_every: config.keep_every.max(1),
         };
         // Trouble shows here rather than in the first batch.
         target.start()?;
@@ -280,6 +291,11 @@ impl Target for QemuTarget {
     fn set_recording(&mut self, on: bool) -> bool {
         self.record = on;
         true
+    }
+
+    fn set_covering(&mut self, on: bool) -> bool {
+        self.cover = on;
+        self.facts.hello.kcov
     }
 
     fn reset(&mut self) -> Result<(), TargetError> {

@@ -17,6 +17,7 @@ use crate::slots::{Handle, Map, Pipe, Table};
 use crate::sys::aio::{Request, submit};
 use crate::sys::arena::{self, Area, Mapping};
 use crate::sys::fault::{self, Fault};
+use crate::sys::kcov::Trace;
 use crate::sys::{self, Pool, Span};
 use bits::{fallocate_bits, open_flags, sync_bits};
 use history::{Bytes, CallResult, FaultSignal, Payload, SkipReason};
@@ -42,12 +43,24 @@ pub struct LaneState {
     pub pool: Pool,
     /// Bytes for loads and stores.
     pub scratch: Vec<u8>,
+    /// What the kernel writes down of this thread, from its first covered line on.
+    trace: Option<Trace>,
 }
 
 impl LaneState {
     /// Of lane `index`.
     pub fn new(index: usize) -> LaneState {
-        LaneState { index, pool: Pool::default(), scratch: vec![] }
+        LaneState { index, pool: Pool::default(), scratch: vec![], trace: None }
+    }
+
+    /// Has the kernel write down what this thread passes, or not.
+    fn trace(&mut self, on: bool) {
+        if on && self.trace.is_none() {
+            self.trace = Trace::new().ok();
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.switch(on);
+        }
     }
 }
 
@@ -71,6 +84,8 @@ pub fn run_line(run: &Run, lane: &mut LaneState, line: usize) {
         return recorder.skipped(line, SkipReason::LaneStuck);
     }
     delay(Duration::from_micros(text.delay_us.into()));
+    let reached = run.reached();
+    lane.trace(reached.is_some());
     let mut exec = Exec { run, recorder, lane, line, slots: vec![] };
     let issued = match text.via {
         Some(via) => exec.through_ring(&text.call, via, text.detached),
@@ -78,6 +93,10 @@ pub fn run_line(run: &Run, lane: &mut LaneState, line: usize) {
     };
     if let Err(reason) = issued {
         recorder.skipped(line, reason);
+    }
+    // What the kernel does for a ring of this thread between two lines is found at the end of the second.
+    if let (Some(reached), Some(trace)) = (reached, &exec.lane.trace) {
+        reached.take(trace);
     }
 }
 
@@ -608,6 +627,8 @@ impl Exec<'_> {
             lane.tid.store(pid, Ordering::Release);
             lane.pid.store(pid, Ordering::Release);
             self.lane.index = index;
+            // The parent's; the child makes its own.
+            self.lane.trace = None;
             let (run, recorder) = (self.run, self.recorder);
             let reap = |lane: &mut LaneState| {
                 let rings = run.table.lock().all_rings.clone();

@@ -17,6 +17,9 @@ unsafe impl Shared for crate::control::Control {}
 // SAFETY: as above.
 unsafe impl Shared for crate::ublk::Words {}
 
+// SAFETY: as above.
+unsafe impl Shared for crate::cover::Reached {}
+
 /// `mmap(len, RW, flags | MAP_ANONYMOUS)` — The address of zeroed memory that is never unmapped.
 pub(super) fn fresh(len: usize, flags: MapFlags) -> rustix::io::Result<usize> {
     let prot = ProtFlags::READ | ProtFlags::WRITE;

@@ -76,7 +76,7 @@ impl Writer<'_, '_> {
         let home = self.shape.home;
         let mount = match self.dice.below(10) {
             0..=6 => home,
-            7 => self.dice.pick(&[Mount::Ext4Dax, Mount::XfsDax]),
+            7 => self.mount_among(&[Mount::Ext4Dax, Mount::XfsDax]),
             _ => self.dice.pick(&self.shape.mounts),
         };
         let path = Path { mount, name: 0 };
@@ -137,7 +137,7 @@ impl Writer<'_, '_> {
 
     /// A reference is taken, the file is changed, the reference goes, and all is looked at.
     fn held_round(&mut self, victim: Victim) {
-        let source = self.dice.pick(PinSource::ALL);
+        let source = self.dice.pick(self.shape.vocabulary.sources);
         let ends = [LayoutChange::HolderExit, LayoutChange::HolderKill];
         let change = if self.dice.chance(5) {
             self.dice.pick(&ends)

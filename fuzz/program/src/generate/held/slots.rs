@@ -9,6 +9,12 @@ use crate::{
 };
 
 impl Writer<'_, '_> {
+    /// One of these mounts, or home if none of them may be named.
+    pub(in crate::generate) fn mount_among(&mut self, mounts: &[Mount]) -> Mount {
+        let mounts = self.shape.vocabulary.among(mounts);
+        self.dice.pick_some(&mounts).unwrap_or(self.shape.home)
+    }
+
     /// A living child, forked for this if need be.
     pub(in crate::generate) fn child(&mut self) -> Option<Lane> {
         let living = (0..crate::CHILDREN_MAX).find(|n| self.outline.alive[usize::from(*n)]);
@@ -166,7 +172,7 @@ impl Writer<'_, '_> {
         if let Some((slot, _)) = found {
             return FileSlot(slot);
         }
-        let mount = self.dice.pick(&[Mount::Ext4, Mount::Xfs]);
+        let mount = self.mount_among(&[Mount::Ext4, Mount::Xfs]);
         let slot = self.free_file(lane);
         let path = Path { mount, name: 2 };
         let flags = OpenFlags::CREAT.with(OpenFlags::DIRECT);

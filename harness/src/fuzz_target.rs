@@ -1,0 +1,261 @@
+//! What cargo-fuzz and campaigns can be pointed at: each target has its homes, its vocabulary, and seeds of the corpus.
+//!
+//! Does not run anything: the libFuzzer targets and campaigns do. The targets without a guest (decode, judge, canary) have no programs of their own
+//! and are not here.
+
+use crate::exit::Error;
+use program::{Always, CallKind, Mount, PinSource, Program, Vocabulary};
+use std::path::{Path, PathBuf};
+
+/// The folders of the corpora whose programs are seeds.
+const FOLDERS: [&str; 2] = ["seeds", "regressions"];
+
+/// A target of the search that runs programs in guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FuzzTarget {
+    /// The name, as cargo-fuzz and `--fuzz-target` have it.
+    pub name: &'static str,
+    /// The homes of its programs, which take turns.
+    pub homes: &'static [Mount],
+    /// What its programs say.
+    pub vocabulary: Vocabulary,
+    /// What it is for.
+    pub about: &'static str,
+}
+
+const USUAL: Vocabulary = Vocabulary::USUAL;
+const PAGE_CACHE: &[Mount] = &[Mount::Ext4, Mount::Xfs];
+/// Means of holding pages that a ring has.
+const RING_SOURCES: &[PinSource] = &[
+    PinSource::RingRead,
+    PinSource::RingWrite,
+    PinSource::FixedRead,
+    PinSource::FixedWrite,
+    PinSource::Registered,
+    PinSource::RegisteredPrivate,
+    PinSource::Replaced,
+    PinSource::Cloned,
+];
+/// What makes leases and ends them.
+const OF_LEASES: &[CallKind] = &[
+    CallKind::Open,
+    CallKind::Truncate,
+    CallKind::Setlease,
+    CallKind::Getlease,
+    CallKind::Setsig,
+    CallKind::SetownEx,
+    CallKind::OnBreak,
+    CallKind::SendFd,
+    CallKind::RecvFd,
+];
+/// What rings have of their own.
+const OF_RINGS: &[CallKind] = &[
+    CallKind::RegisterBuffers,
+    CallKind::UpdateBuffers,
+    CallKind::CloneBuffers,
+    CallKind::UnregisterBuffers,
+    CallKind::CloseRing,
+];
+
+/// The targets, in the order in which they are listed.
+pub const ALL: [FuzzTarget; 6] = [
+    target("ext4_dax", "programs at home on ext4 with DAX", USUAL, &[Mount::Ext4Dax]),
+    target("xfs_dax", "programs at home on XFS with DAX", USUAL, &[Mount::XfsDax]),
+    target("mixed", "programs on all four mounts", USUAL, &Mount::ALL),
+    target(
+        "pagecache",
+        "programs on ext4 and XFS through the page cache, with no DAX file anywhere",
+        Vocabulary { mounts: PAGE_CACHE, ..USUAL },
+        PAGE_CACHE,
+    ),
+    target(
+        "leases",
+        "programs about leases and what breaks them",
+        Vocabulary { stories: [0, 0, 70, 30], favoured: OF_LEASES, always: Always::Lease, ..USUAL },
+        &Mount::ALL,
+    ),
+    target(
+        "uring",
+        "programs whose calls go through io_uring, with registered buffers",
+        Vocabulary {
+            stories: [45, 45, 0, 10],
+            sources: RING_SOURCES,
+            favoured: OF_RINGS,
+            always: Always::Ring,
+            ..USUAL
+        },
+        &Mount::ALL,
+    ),
+];
+
+const fn target(
+    name: &'static str,
+    about: &'static str,
+    vocabulary: Vocabulary,
+    homes: &'static [Mount],
+) -> FuzzTarget {
+    FuzzTarget { name, homes, vocabulary: Vocabulary { homes, ..vocabulary }, about }
+}
+
+impl FuzzTarget {
+    /// The target of that name.
+    pub fn named(name: &str) -> Option<&'static FuzzTarget> {
+        ALL.iter().find(|target| target.name == name)
+    }
+
+    /// Whether the program is one of this target's.
+    pub fn admits(&self, program: &Program) -> bool {
+        self.vocabulary.admits(program)
+    }
+
+    /// The programs of the corpora that are this target's, by path.
+    ///
+    /// # Errors
+    /// A folder or file that cannot be read, or a program that does not parse.
+    pub fn seeds(&self, corpora: &Path) -> Result<Vec<(PathBuf, Program)>, Error> {
+        let mut seeds = Vec::new();
+        for folder in FOLDERS {
+            for path in programs_below(&corpora.join(folder))? {
+                let bytes = std::fs::read(&path).map_err(|source| unread(&path, source))?;
+                let program = Program::parse_bytes(&bytes).map_err(|error| Error::Program {
+                    path: path.clone(),
+                    what: error.to_string(),
+                })?;
+                if self.admits(&program) {
+                    seeds.push((path, program));
+                }
+            }
+        }
+        Ok(seeds)
+    }
+}
+
+fn unread(path: &Path, source: std::io::Error) -> Error {
+    Error::Read { path: path.to_path_buf(), source }
+}
+
+/// The program files below a folder, in the order of their names. Links are not followed.
+fn programs_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|source| unread(folder, source))? {
+        let entry = entry.map_err(|source| unread(folder, source))?;
+        let kind = entry.file_type().map_err(|source| unread(&entry.path(), source))?;
+        let path = entry.path();
+        if kind.is_dir() {
+            found.extend(programs_below(&path)?);
+        } else if kind.is_file() && path.extension().is_some_and(|name| name == "prog") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arbitrary::Unstructured;
+    use std::collections::BTreeSet;
+
+    fn corpora() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpora")
+    }
+
+    fn fresh(target: &FuzzTarget, seeds: u64) -> impl Iterator<Item = Program> {
+        let (homes, vocabulary) = (target.homes, target.vocabulary);
+        (0..seeds).map(move |seed| {
+            let home = homes[(seed % homes.len() as u64) as usize];
+            Program::from_seed_with(seed, home, &vocabulary)
+        })
+    }
+
+    /// Programs of the target after mutations, a thousand in all.
+    fn mutants(target: &FuzzTarget) -> Vec<Program> {
+        let mut programs: Vec<Program> = fresh(target, 10).collect();
+        for program in &mut programs {
+            for round in 0..100_u64 {
+                let word = (round ^ program.lines.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let bytes: Vec<u8> =
+                    (0..512_u64).map(|n| (word.wrapping_mul(n * 2 + 1) >> 56) as u8).collect();
+                program.mutate_with(&mut Unstructured::new(&bytes), &target.vocabulary);
+                assert!(target.admits(program), "{} after {round}: {program}", target.name);
+            }
+        }
+        programs
+    }
+
+    fn mounts(programs: impl IntoIterator<Item = Program>) -> BTreeSet<Mount> {
+        let lines = programs.into_iter().flat_map(|program| program.lines);
+        lines.flat_map(|line| line.call.paths().collect::<Vec<_>>()).map(|p| p.mount).collect()
+    }
+
+    #[test]
+    fn names_are_found_and_homes_agree() {
+        for target in &ALL {
+            assert_eq!(FuzzTarget::named(target.name), Some(target));
+            assert_eq!(target.homes, target.vocabulary.homes, "{}", target.name);
+        }
+        assert_eq!(FuzzTarget::named("decode"), None);
+    }
+
+    #[test]
+    fn every_program_is_its_targets_and_reaches_its_mounts() {
+        for target in &ALL {
+            assert!(fresh(target, 500).all(|program| target.admits(&program)), "{}", target.name);
+            let wanted: BTreeSet<Mount> = target.vocabulary.mounts.iter().copied().collect();
+            assert_eq!(mounts(fresh(target, 500)), wanted, "{}", target.name);
+            let beyond = &mounts(mutants(target)) - &wanted;
+            assert!(beyond.is_empty(), "{} went to {beyond:?}", target.name);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_call_remains_within_reach() {
+        for target in &ALL {
+            let said: BTreeSet<CallKind> = fresh(target, 4_000)
+                .flat_map(|program| program.lines)
+                .map(|line| line.call.kind())
+                .collect();
+            let missing: Vec<_> = CallKind::ALL.iter().filter(|k| !said.contains(k)).collect();
+            assert!(missing.is_empty(), "{} never says {missing:?}", target.name);
+        }
+    }
+
+    #[test]
+    fn rings_hold_pages_by_all_their_means_and_share_buffers() {
+        let uring = FuzzTarget::named("uring").unwrap();
+        let sources: BTreeSet<PinSource> = fresh(uring, 2_000)
+            .flat_map(|program| program.held_pairs())
+            .map(|pair| pair.source)
+            .collect();
+        let missing: Vec<_> = RING_SOURCES.iter().filter(|s| !sources.contains(s)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn every_target_has_seeds_and_they_are_its_own() {
+        let all = FuzzTarget::named("mixed").unwrap().seeds(&corpora()).unwrap();
+        assert!(all.len() > 100, "{}", all.len());
+        for target in &ALL {
+            let seeds = target.seeds(&corpora()).unwrap();
+            assert!(seeds.len() >= 5, "{} has {} seeds", target.name, seeds.len());
+            assert!(seeds.iter().all(|(_, program)| target.admits(program)), "{}", target.name);
+            let other = all.iter().filter(|seed| !seeds.contains(seed));
+            assert!(other.clone().all(|(_, program)| !target.admits(program)), "{}", target.name);
+        }
+    }
+
+    #[test]
+    fn a_seed_that_does_not_parse_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in FOLDERS {
+            std::fs::create_dir_all(folder.path().join(name).join("family")).unwrap();
+        }
+        let broken = folder.path().join("seeds/family/broken.prog");
+        std::fs::write(&broken, "pinfuzz 1\nimage nowhere\n").unwrap();
+        let error = ALL[0].seeds(folder.path()).unwrap_err();
+        assert!(matches!(&error, Error::Program { path, .. } if *path == broken), "{error}");
+        let gone = folder.path().join("gone");
+        assert!(matches!(ALL[0].seeds(&gone), Err(Error::Read { .. })));
+    }
+}
