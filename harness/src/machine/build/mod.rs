@@ -125,28 +125,46 @@ pub fn build(
     watch: &dyn Watch,
     stop: &AtomicBool,
 ) -> Result<Built, BuildError> {
+    // A typing error is told before anything is installed or fetched.
+    let words = Words::read(request, cache)?;
     packages::ensure(cache, &packages::KERNEL, &|line| watch.step(line))?;
-    with_tools(request, cache, watch, stop)
+    with_tools(request, words, cache, watch, stop)
 }
 
-/// The same where everything is installed that a build needs.
+/// What the command line names, read and found well-formed.
+struct Words {
+    profiles: Vec<String>,
+    fragments: Vec<Fragment>,
+    patches: Vec<Patch>,
+}
+
+impl Words {
+    fn read(request: &Request, cache: &Cache) -> Result<Words, BuildError> {
+        sound(cache)?;
+        let profiles = profile::sorted(&request.profiles)?;
+        let mut fragments = profile::embedded(&profiles)?;
+        for path in &request.fragments {
+            fragments.push(profile::read(path)?);
+        }
+        let patches = patches::read(&request.patches)?;
+        if let Some(name) = &request.name {
+            built::check_name(name)?;
+        }
+        source::check(&request.source)?;
+        Ok(Words { profiles, fragments, patches })
+    }
+}
+
+/// Builds where everything is installed that a build needs.
 fn with_tools(
     request: &Request,
+    words: Words,
     cache: &Cache,
     watch: &dyn Watch,
     stop: &AtomicBool,
 ) -> Result<Built, BuildError> {
     let begun = Instant::now();
-    sound(cache)?;
-    let profiles = profile::sorted(&request.profiles)?;
-    let mut fragments = profile::embedded(&profiles)?;
-    for path in &request.fragments {
-        fragments.push(profile::read(path)?);
-    }
-    let patches = patches::read(&request.patches)?;
-    if let Some(name) = &request.name {
-        built::check_name(name)?;
-    }
+    let Words { profiles, mut fragments, patches } = words;
     let origin = source::origin(&request.source, cache, &|line| watch.step(line))?;
     stopped(stop)?;
     let series = source::series(&origin.dir)?;
@@ -204,7 +222,7 @@ impl Plan<'_> {
     fn objects(&self) -> Option<String> {
         self.profiles.iter().any(|p| p == "kcov").then(|| {
             let patterns: Vec<&str> = objects().collect();
-            // Lib/Makefile.lib asks for each object whether this is empty, and `$@` is that object then: no line of the tree changes.
+            // scripts/Makefile.lib asks for each object whether this is empty, and `$@` is that object then: no line of the tree changes.
             format!("KCOV_INSTRUMENT=$(if $(filter {},$@),y)", patterns.join(" "))
         })
     }

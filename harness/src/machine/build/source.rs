@@ -124,6 +124,16 @@ pub fn series(dir: &Path) -> Result<(u64, u64), BuildError> {
     }
 }
 
+/// Whether a directory is a kernel's source; nothing is fetched for it.
+pub fn check(source: &Source) -> Result<(), BuildError> {
+    match source {
+        Source::Debian(_) => Ok(()),
+        Source::Directory(dir) => series(&canonical(dir)?).map(drop),
+        // What a revision holds is seen when it is taken out.
+        Source::Git(dir, _) => canonical(dir).map(drop),
+    }
+}
+
 /// Makes sure that the source is there.
 pub fn origin(
     source: &Source,

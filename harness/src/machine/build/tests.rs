@@ -119,7 +119,12 @@ impl Site {
     }
 
     fn build(&self, request: &Request) -> Result<Built, BuildError> {
-        with_tools(request, &self.cache, &Notes::default(), &self.stop)
+        self.watched(request, &Notes::default())
+    }
+
+    fn watched(&self, request: &Request, notes: &Notes) -> Result<Built, BuildError> {
+        let words = Words::read(request, &self.cache)?;
+        with_tools(request, words, &self.cache, notes, &self.stop)
     }
 
     /// Builds with these patches, and says what came of it.
@@ -481,7 +486,7 @@ fn two_builds_of_one_source_wait_for_each_other() {
     };
     let notes = Notes::default();
     std::thread::scope(|scope| {
-        let build = scope.spawn(|| with_tools(&site.request(), &site.cache, &notes, &site.stop));
+        let build = scope.spawn(|| site.watched(&site.request(), &notes));
         let waits =
             || notes.0.lock().unwrap().iter().any(|l| l.starts_with("waiting for another build"));
         while !waits() {
@@ -572,6 +577,6 @@ fn a_source_that_changes_while_it_is_read_is_refused() {
 fn a_path_that_make_cannot_bear_is_told_first() {
     let site = Site::new();
     let cache = Cache::at(&site.path("a cache")).unwrap();
-    let error = with_tools(&site.request(), &cache, &Notes::default(), &site.stop).unwrap_err();
+    let error = build(&site.request(), &cache, &Notes::default(), &site.stop).unwrap_err();
     assert!(error.to_string().ends_with("make cannot bear ' ' in a path"), "{error}");
 }
