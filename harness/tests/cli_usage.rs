@@ -42,6 +42,40 @@ fn values_that_do_not_exist() {
 }
 
 #[test]
+fn kernels_that_cannot_be_built() {
+    let dir = scratch();
+    let fragment = dir.path().join("my.config");
+    std::fs::write(&fragment, "CONFIG_X=y\nlockdep please\n").unwrap();
+    let patch = dir.path().join("a.patch");
+    std::fs::write(&patch, "--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n").unwrap();
+    let (fragment, patch) = (fragment.to_str().unwrap(), patch.to_str().unwrap());
+    let cache = dir.path().join("cache");
+    for (words, what) in [
+        (&["debian:6.12", "--profile", "kmsan"][..], "there is no profile `kmsan`"),
+        (&["debian:6.12+kcov"], "is no series of kernels"),
+        (&["debian:6.12", "--revision", "HEAD"], "--revision is for a git tree"),
+        (&["debian:6.12", "--fragment", fragment], "my.config:2: not a line of a config"),
+        (&["debian:6.12", "--fragment", "/no/such"], "cannot read fragment /no/such"),
+        (&["debian:6.12", "--patch", "/no/such"], "cannot read patch /no/such"),
+        (&["debian:6.12", "--patch", patch], "`../x` is no path in a kernel tree"),
+        (&["debian:6.12", "--name", "../up"], "`../up` is no name for a kernel"),
+        (&["/no/such/tree"], "there is no directory /no/such/tree"),
+        (&[dir.path().to_str().unwrap()], "is not the source of a kernel"),
+        (&["debian:6.12", "--jobs", "0"], "0"),
+    ] {
+        let words = [&["kernel", "build"], words].concat();
+        let output = cli::command(&words).env("XDG_CACHE_HOME", &cache).output().unwrap();
+        fails(&cli::output(output), 129, what);
+    }
+    let list = cli::command(&["kernel", "list"]).env("XDG_CACHE_HOME", &cache).output().unwrap();
+    assert!(cli::output(list).stdout.contains("no kernel was built yet"));
+    let run = ["campaign", "--kernel", "debian:6.12+kcov+lockdep"];
+    let output = cli::command(&run).env("XDG_CACHE_HOME", &cache).output().unwrap();
+    let what = "run `pinfuzz kernel build debian:6.12 --profile kcov --profile lockdep`";
+    fails(&cli::output(output), 129, what);
+}
+
+#[test]
 fn files_that_are_not_there_or_not_programs() {
     let dir = scratch();
     fails(&pinfuzz(&["show", "/no/such.prog"]), 129, "cannot read /no/such.prog");

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The file that says that an entry is whole. Its content is the version of the cache's form.
-const MARKER: &str = ".complete";
+pub(crate) const MARKER: &str = ".complete";
 /// Bump when entries of old runs must not be used any more.
 const FORM: &str = "pinfuzz cache 1\n";
 /// Prefix of directories in which entries are being made.

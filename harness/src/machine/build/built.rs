@@ -2,8 +2,8 @@
 //!
 //! An entry never changes; a name is moved to the entry that was built last under it.
 
-use super::BuildError;
 use super::source::Origin;
+use super::{BuildError, profile};
 use crate::machine::cache::Cache;
 use crate::machine::digest::Digest;
 use crate::machine::kernel::Kernel;
@@ -76,10 +76,9 @@ impl Built {
 
 /// What a kernel is called if nobody says otherwise; `own` tells apart what the words do not.
 pub fn name(origin: &Origin, profiles: &[String], own: Option<Digest>) -> String {
-    let added: Vec<&str> = profiles.iter().map(String::as_str).filter(|p| *p != "base").collect();
-    let words = if added.is_empty() { "base".into() } else { added.join("+") };
+    let words = with_profiles(&origin.stem, profiles);
     let digest = own.map(|digest| format!("-{}", &digest.to_string()[..SHORT])).unwrap_or_default();
-    format!("{}+{words}{digest}", origin.stem)
+    words + &digest
 }
 
 /// Whether a text can be the name of a kernel that was built: one word, and no path.
@@ -88,6 +87,25 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= NAME_MAX
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(fine)
+}
+
+/// A name of Debian's with its profiles in their order; `+kcov+gup_test` is `+gup_test+kcov`.
+fn ordered(name: &str) -> String {
+    let mut words = name.split('+');
+    let stem = words.next().unwrap_or_default();
+    let words: Vec<String> = words.map(str::to_string).collect();
+    match profile::sorted(&words) {
+        Ok(profiles) if stem.starts_with("debian:") && !words.is_empty() => {
+            with_profiles(stem, &profiles)
+        }
+        _ => name.into(),
+    }
+}
+
+/// A stem and its profiles; `base` is said only where it is alone.
+fn with_profiles(stem: &str, profiles: &[String]) -> String {
+    let added: Vec<&str> = profiles.iter().map(String::as_str).filter(|p| *p != "base").collect();
+    format!("{stem}+{}", if added.is_empty() { "base".into() } else { added.join("+") })
 }
 
 /// A name that a user may give.
@@ -119,6 +137,7 @@ pub fn find(name: &str, cache: &Cache) -> Option<Built> {
     if !is_name(name) {
         return None;
     }
+    let name = &ordered(name);
     open(cache, name, cache.recall(&format!("{FACT}{name}"))?.trim()).ok()
 }
 
@@ -163,4 +182,23 @@ pub fn kernel(built: &Built) -> Result<Kernel, TargetError> {
         modules: None,
         image,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_may_be_named_in_any_order() {
+        for (name, stands_for) in [
+            ("debian:6.12+kcov+gup_test", "debian:6.12+gup_test+kcov"),
+            ("debian:6.1+base+kcov", "debian:6.1+kcov"),
+            ("debian:6.1+base", "debian:6.1+base"),
+            ("debian:6.12", "debian:6.12"),
+            ("debian:6.12+x+a", "debian:6.12+x+a"),
+            ("linux+kcov+gup_test", "linux+kcov+gup_test"),
+        ] {
+            assert_eq!(ordered(name), stands_for);
+        }
+    }
 }

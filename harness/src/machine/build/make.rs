@@ -7,6 +7,7 @@ use crate::machine::{file_trouble, infra, run};
 use crate::target::TargetError;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -129,11 +130,9 @@ impl Make<'_> {
         compiled: &mut dyn FnMut(&str),
     ) -> Result<(), Failure> {
         let mut command = Command::new("make");
-        let mut output = PathBuf::from(self.objects).into_os_string();
-        let mut argument = std::ffi::OsString::from("O=");
-        argument.push(&output);
-        output.clear();
-        clean(&mut command).arg("-C").arg(self.source).arg(argument);
+        let mut output = OsString::from("O=");
+        output.push(self.objects);
+        clean(&mut command).arg("-C").arg(self.source).arg(output);
         // An empty LOCALVERSION on the line keeps setlocalversion from adding a plus.
         command.args([super::ARCH, "LOCALVERSION=", target]).arg(format!("-j{}", self.jobs));
         command.args(variables);
@@ -180,7 +179,8 @@ impl Make<'_> {
                 Ok(line) => {
                     // A log that cannot be written must not hide what make says.
                     let _ = writeln!(log, "{line}");
-                    if let Some(object) = line.strip_prefix("  CC ") {
+                    let object = ["  CC ", "  AS "].iter().find_map(|word| line.strip_prefix(word));
+                    if let Some(object) = object {
                         compiled(object.trim());
                     }
                     heard.line(line);
@@ -257,7 +257,7 @@ struct Heard {
 impl Heard {
     fn line(&mut self, line: String) {
         // What the C library makes of ENOSPC and EDQUOT.
-        let full = ["No space left on device", "Disk quota exceeded"];
+        let full = [super::source::NO_SPACE, "Disk quota exceeded"];
         self.full |= full.iter().any(|words| line.contains(words));
         if is_complaint(&line) {
             if self.errors.len() < SHOWN {
@@ -265,7 +265,8 @@ impl Heard {
             } else {
                 self.more += 1;
             }
-        } else if !line.trim().is_empty() {
+        } else if !line.trim().is_empty() && !line.contains(" directory '") {
+            // Make says which directory it enters and leaves; that is not why.
             self.last.push_back(line);
             if self.last.len() > LAST {
                 self.last.pop_front();

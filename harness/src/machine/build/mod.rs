@@ -47,8 +47,8 @@ const TREES: &str = "kernel-trees";
 const ROOM_FIRST: u64 = 2 << 30;
 /// Free bytes that a build over old objects needs: what is kept (some 120 MB), and the objects that grow.
 const ROOM_AGAIN: u64 = 512 << 20;
-/// Objects of a build of whose kind none was finished yet: base and kcov on 6.12 have 2042.
-const OBJECTS_GUESS: u64 = 2050;
+/// Objects of a build of whose kind none was finished yet: base and kcov on 6.12 have 2100.
+const OBJECTS_GUESS: u64 = 2100;
 /// How often a build that waits for another one looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What is compiled for.
@@ -125,18 +125,46 @@ pub fn build(
     watch: &dyn Watch,
     stop: &AtomicBool,
 ) -> Result<Built, BuildError> {
-    let begun = Instant::now();
-    sound(cache)?;
-    let profiles = profile::sorted(&request.profiles)?;
-    let mut fragments = profile::embedded(&profiles)?;
-    for path in &request.fragments {
-        fragments.push(profile::read(path)?);
-    }
-    let patches = patches::read(&request.patches)?;
-    if let Some(name) = &request.name {
-        built::check_name(name)?;
-    }
+    // A typing error is told before anything is installed or fetched.
+    let words = Words::read(request, cache)?;
     packages::ensure(cache, &packages::KERNEL, &|line| watch.step(line))?;
+    with_tools(request, words, cache, watch, stop)
+}
+
+/// What the command line names, read and found well-formed.
+struct Words {
+    profiles: Vec<String>,
+    fragments: Vec<Fragment>,
+    patches: Vec<Patch>,
+}
+
+impl Words {
+    fn read(request: &Request, cache: &Cache) -> Result<Words, BuildError> {
+        sound(cache)?;
+        let profiles = profile::sorted(&request.profiles)?;
+        let mut fragments = profile::embedded(&profiles)?;
+        for path in &request.fragments {
+            fragments.push(profile::read(path)?);
+        }
+        let patches = patches::read(&request.patches)?;
+        if let Some(name) = &request.name {
+            built::check_name(name)?;
+        }
+        source::check(&request.source)?;
+        Ok(Words { profiles, fragments, patches })
+    }
+}
+
+/// Builds where everything is installed that a build needs.
+fn with_tools(
+    request: &Request,
+    words: Words,
+    cache: &Cache,
+    watch: &dyn Watch,
+    stop: &AtomicBool,
+) -> Result<Built, BuildError> {
+    let begun = Instant::now();
+    let Words { profiles, mut fragments, patches } = words;
     let origin = source::origin(&request.source, cache, &|line| watch.step(line))?;
     stopped(stop)?;
     let series = source::series(&origin.dir)?;
@@ -194,7 +222,7 @@ impl Plan<'_> {
     fn objects(&self) -> Option<String> {
         self.profiles.iter().any(|p| p == "kcov").then(|| {
             let patterns: Vec<&str> = objects().collect();
-            // Lib/Makefile.lib asks for each object whether this is empty, and `$@` is that object then: no line of the tree changes.
+            // scripts/Makefile.lib asks for each object whether this is empty, and `$@` is that object then: no line of the tree changes.
             format!("KCOV_INSTRUMENT=$(if $(filter {},$@),y)", patterns.join(" "))
         })
     }
@@ -220,6 +248,7 @@ impl Plan<'_> {
         watch.step(&format!("preparing the source of {}", self.name));
         let source = place.join("source");
         tree::sync(&self.origin, &self.overlay, &source)?;
+        self.origin.unchanged()?;
         stopped(stop)?;
         fs::create_dir_all(&objects).map_err(file_trouble("creating", &objects))?;
         let make = Make {

@@ -11,7 +11,7 @@ use crate::target::TargetError;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Kind of the cache entries that hold source trees.
 pub const KIND: &str = "kernel-sources";
@@ -21,6 +21,8 @@ const ROOM: u64 = 2200 << 20;
 const INSTALLED: &str = "/usr/src";
 /// What only a tree has that was configured or built in place; the kernel's own Makefile asks for the same before it builds elsewhere.
 const BUILT_IN_PLACE: [&str; 3] = [".config", "include/config", "include/generated"];
+/// What the C library makes of ENOSPC.
+pub const NO_SPACE: &str = "No space left on device";
 /// Characters of a revision in a name.
 const SHORT: usize = 12;
 
@@ -71,6 +73,20 @@ pub struct Origin {
     pub kept: bool,
 }
 
+impl Origin {
+    /// Fails if somebody changed the directory since it was looked at: nobody knows what was copied then.
+    pub fn unchanged(&self) -> Result<(), BuildError> {
+        if self.kept || state(&self.dir, Digest::default(), true)?.to_string() == self.key {
+            return Ok(());
+        }
+        let what = format!("{} changed while it was read", self.dir.display());
+        Err(BuildError::failed(
+            what,
+            "let it rest for the few seconds that reading takes, and build again",
+        ))
+    }
+}
+
 /// Two numbers with a dot.
 pub fn version(text: &str) -> Option<(u64, u64)> {
     let number = |text: &str| {
@@ -105,6 +121,16 @@ pub fn series(dir: &Path) -> Result<(u64, u64), BuildError> {
                 "name debian:6.12, debian:6.1, or the top of a kernel tree",
             ))
         }
+    }
+}
+
+/// Whether a directory is a kernel's source; nothing is fetched for it.
+pub fn check(source: &Source) -> Result<(), BuildError> {
+    match source {
+        Source::Debian(_) => Ok(()),
+        Source::Directory(dir) => series(&canonical(dir)?).map(drop),
+        // What a revision holds is seen when it is taken out.
+        Source::Git(dir, _) => canonical(dir).map(drop),
     }
 }
 
@@ -194,8 +220,23 @@ fn fetched(apt: &Apt, package: &str, dir: &Path) -> Result<(), TargetError> {
 
 /// The archive's one folder becomes `dir`.
 fn unpack(archive: &Path, dir: &Path) -> Result<(), TargetError> {
-    run(Command::new("tar").arg("-xJf").arg(archive).arg("-C").arg(dir).arg("--strip-components=1"))
-        .map(drop)
+    let mut command = Command::new("tar");
+    command.env("LC_ALL", "C").arg("-xJf").arg(archive).arg("-C").arg(dir);
+    untarred(&output(command.arg("--strip-components=1"))?)
+}
+
+/// What became of tar. It says the same of every file that found no room.
+fn untarred(output: &Output) -> Result<(), TargetError> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = quote(output);
+    if said.contains(NO_SPACE) {
+        return Err(infra(
+            "no space left while unpacking a kernel's source: free some, or point XDG_CACHE_HOME elsewhere",
+        ));
+    }
+    Err(infra(format!("tar failed ({}): {}", output.status, said.replace('\n', " "))))
 }
 
 /// The tree at `dir`, if it is one.
@@ -290,14 +331,14 @@ fn git(
             .map_err(|e| infra(format!("cannot run git: {e}")))?;
         let tar = archive.stdout.take().ok_or_else(|| infra("git has no output"))?;
         let mut untar = Command::new("tar");
-        let unpacked = untar.arg("-xf-").arg("-C").arg(to).stdin(tar).output();
+        let unpacked = untar.env("LC_ALL", "C").arg("-xf-").arg("-C").arg(to).stdin(tar).output();
         drop(untar);
         let status = archive.wait().map_err(infra)?;
         let unpacked = unpacked.map_err(|e| infra(format!("cannot run tar: {e}")))?;
         match (status.success(), unpacked.status.success()) {
+            (_, false) => untarred(&unpacked),
             (true, true) => Ok(()),
-            (_, false) => Err(infra(format!("tar failed: {}", quote(&unpacked)))),
-            (false, _) => Err(infra(format!("git archive failed ({status})"))),
+            (false, true) => Err(infra(format!("git archive failed ({status})"))),
         }
     };
     if cache.find(KIND, &key).is_none() {

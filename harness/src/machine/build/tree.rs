@@ -3,6 +3,7 @@
 //! Unchanged files share their blocks with the cache's entries (hard links): nothing is ever written in place here, only replaced.
 
 use super::source::Origin;
+use crate::machine::cache::MARKER;
 use crate::machine::file_trouble;
 use crate::target::TargetError;
 use std::collections::BTreeMap;
@@ -28,14 +29,14 @@ pub struct Changed {
 /// Under this name files are written before they are renamed; no source has it, so a leftover goes with the next sync.
 const TEMPORARY: &str = ".pinfuzz-new";
 
-/// The entries of a directory in order. At the top, git's own are none.
+/// The entries of a directory in order. At the top, git's own and the cache's mark are none.
 pub fn entries(dir: &Path, top: bool) -> Result<Vec<(OsString, PathBuf)>, TargetError> {
     let read = fs::read_dir(dir).map_err(file_trouble("reading", dir))?;
     let mut names = read
         .map(|entry| entry.map(|e| e.file_name()))
         .collect::<io::Result<Vec<OsString>>>()
         .map_err(file_trouble("reading", dir))?;
-    names.retain(|name| !(top && name == ".git"));
+    names.retain(|name| !(top && (name == ".git" || name == MARKER)));
     names.sort();
     Ok(names.into_iter().map(|name| (name.clone(), dir.join(name))).collect())
 }
