@@ -117,7 +117,7 @@ impl Error {
                 "`pinfuzz doctor` checks this machine and says what is missing".into()
             }
             Error::Report(_) => {
-                "free some space or choose another folder with `--reports DIR`; what was saved before is intact".into()
+                "free some space, then go on with `--resume RUN-DIR`, or choose another folder with `--reports DIR` or `--corpus DIR`; what was saved before is intact".into()
             }
             Error::Internal(_) => {
                 "this is a bug of pinfuzz, not of the kernel: please report it with the output above".into()

@@ -2,7 +2,8 @@
 //!
 //! The targets here are doubles of a few lines; what a kernel does is not their matter.
 
-use harness::campaign::{self, Config, End, Note, Observer, Outcome, Snapshot};
+use harness::campaign::{self, Config, End, Note, Observer, Outcome, Saved, Snapshot};
+use harness::fuzz_target::FuzzTarget;
 use harness::report::Provenance;
 use harness::target::{Done, Target, TargetError, TargetInfo, TargetStats};
 use history::History;
@@ -63,6 +64,10 @@ fn config(programs: u64, workers: usize) -> Config {
         homes: vec![Mount::Ext4],
         time: None,
         programs: Some(programs),
+        guided: true,
+        fuzz_target: FuzzTarget::named("mixed").unwrap(),
+        seeds: Vec::new(),
+        corpus: None,
         workers: vec![Provenance::default(); workers],
     }
 }
@@ -78,7 +83,8 @@ fn run(
         progress("making a double");
         make(worker).map(|double| Box::new(double) as Box<dyn Target>)
     });
-    let outcome = campaign::run(config, factory, reports.path(), interrupted, &mut notes).unwrap();
+    let saved = Saved::create(reports.path(), &config).unwrap();
+    let outcome = campaign::run(config, factory, saved, interrupted, &mut notes).unwrap();
     (outcome, notes)
 }
 

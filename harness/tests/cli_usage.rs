@@ -64,7 +64,7 @@ fn reports_that_have_no_meetings() {
     let dir = scratch();
     let path = dir.path().join("bad.json");
     let path = path.to_str().unwrap();
-    for text in ["{\"schema\": 3}", "{}", "pinfuzz 1"] {
+    for text in ["{\"schema\": 4}", "{}", "pinfuzz 1"] {
         std::fs::write(path, text).unwrap();
         fails(&pinfuzz(&["show", "--meetings", path]), 129, "no report of a campaign");
     }
@@ -73,14 +73,23 @@ fn reports_that_have_no_meetings() {
 
 #[test]
 fn reports_that_do_not_say_what_was_exercised() {
-    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reports/schema-2.json");
-    for option in ["--exercised", "--meetings"] {
-        fails(&pinfuzz(&["show", option, old]), 129, "a report of schema 2");
+    let reports = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reports");
+    for schema in [2, 3] {
+        let old = format!("{reports}/schema-{schema}.json");
+        let said = format!("a report of schema {schema}");
+        fails(&pinfuzz(&["show", "--exercised", &old]), 129, &said);
+        // What it does have is shown.
+        let meetings = pinfuzz(&["show", "--meetings", &old]);
+        assert!(
+            meetings.code == 0 && meetings.stdout.contains("punch-hole"),
+            "{}",
+            meetings.stderr
+        );
     }
     let dir = scratch();
     let path = dir.path().join("bad.json");
     let path = path.to_str().unwrap();
-    for text in ["{\"schema\": 3}", "{\"schema\": 3, \"exercised\": {\"btrfs\": {}}}"] {
+    for text in ["{\"schema\": 4}", "{\"schema\": 4, \"exercised\": {\"btrfs\": {}}}"] {
         std::fs::write(path, text).unwrap();
         fails(&pinfuzz(&["show", "--exercised", path]), 129, "no report of a campaign");
     }

@@ -2,11 +2,16 @@
 //!
 //! Runs beside the guest, so that judging costs the guest nothing as long as the queue has room. Does not judge by itself.
 
-use crate::campaign::{End, Note, Shared, words};
-use crate::report::{Exercised, Find, Meetings, Origin, Signature, headline, timeline};
+use crate::campaign::search::Way;
+use crate::campaign::shared::Shared;
+use crate::campaign::{End, Note, words};
+use crate::report::{
+    Exercised, Find, Meetings, Origin, ReportError, Signature, headline, timeline,
+};
 use crate::target::{Done, TargetInfo};
-use checker::{Policy, Verdict};
-use history::Event;
+use checker::{Anomaly, Policy, Verdict};
+use history::{Event, History};
+use program::Program;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
@@ -17,12 +22,14 @@ const QUEUE_MAX: usize = 256;
 
 /// A run to be judged.
 pub struct Job {
-    /// Its number in the campaign.
-    pub number: Option<u64>,
+    /// Its number in the campaign, and how it was made.
+    pub origin: Option<(u64, Way)>,
     /// The run.
     pub done: Done,
     /// Who ran it.
     pub info: TargetInfo,
+    /// What enters the corpus because of this run, and its name there.
+    pub admitted: Option<(Program, u64)>,
 }
 
 /// The queue between a worker and its judge.
@@ -44,7 +51,9 @@ pub fn run(shared: &Shared, notes: &Sender<Note>, id: usize, queue: &Receiver<Jo
                 let find = find(shared, id, &job, policy.name, Vec::new());
                 let place = match shared.store.save(&find) {
                     Ok(folder) => format!("the history is in {}", folder.display()),
-                    Err(error) => error.to_string(),
+                    Err(error) => {
+                        unsaved(notes, "what broke the checker", &job.done, error).to_string()
+                    }
                 };
                 let what = format!("the checker panicked: {}; {place}", words(&*panic));
                 return shared.end(End::Internal(what));
@@ -53,6 +62,13 @@ pub fn run(shared: &Shared, notes: &Sender<Note>, id: usize, queue: &Receiver<Jo
         let judge_ns = begun.elapsed().as_nanos() as u64;
         if !count(shared, notes, id, &job, &policy, verdict, judge_ns) {
             return;
+        }
+        if let Some((program, name)) = &job.admitted
+            && let Err(error) = shared.save_program(program, *name)
+        {
+            let _ =
+                notes.send(Note::Unsaved("a program of the corpus".into(), program.to_string()));
+            return shared.end(End::Report(error));
         }
     }
 }
@@ -77,11 +93,7 @@ fn count(
     let headline = headline(&verdict);
     let Verdict::Anomalous(anomalies) = verdict else { return true };
 
-    let mut seen = BTreeMap::new();
-    for anomaly in &anomalies {
-        let signature = Signature::new(anomaly, &job.done.program, &job.done.history);
-        seen.entry(signature).or_insert_with(|| timeline::printable(&anomaly.to_string()));
-    }
+    let seen = signatures(&anomalies, &job.done.program, &job.done.history);
     if !ledger.wanted(&seen) {
         return true;
     }
@@ -96,10 +108,30 @@ fn count(
             true
         }
         Err(error) => {
-            shared.end(End::Report(error));
+            shared.end(End::Report(unsaved(notes, &headline, &job.done, error)));
             false
         }
     }
+}
+
+/// The signatures of a run, each with the sentence that it was first told in.
+pub fn signatures(
+    anomalies: &[Anomaly],
+    program: &Program,
+    history: &History,
+) -> BTreeMap<Signature, String> {
+    let mut seen = BTreeMap::new();
+    for anomaly in anomalies {
+        let signature = Signature::new(anomaly, program, history);
+        seen.entry(signature).or_insert_with(|| timeline::printable(&anomaly.to_string()));
+    }
+    seen
+}
+
+/// Hands out the program of a find that could not be saved: the disk does not have it, so somebody else must.
+fn unsaved(notes: &Sender<Note>, what: &str, done: &Done, error: ReportError) -> ReportError {
+    let _ = notes.send(Note::Unsaved(what.into(), done.program.to_string()));
+    error
 }
 
 fn find(
@@ -116,8 +148,13 @@ fn find(
         console: job.done.console.clone(),
         info: job.info.clone(),
         provenance: shared.config.workers[id].clone(),
-        origin: match job.number {
-            Some(number) => Origin::Generated { seed: shared.config.seed, number },
+        origin: match job.origin.clone() {
+            Some((number, Way::Generated)) => {
+                Origin::Generated { seed: shared.config.seed, number }
+            }
+            Some((number, way)) => {
+                Origin::Searched { seed: shared.config.seed, number, way: way.to_string() }
+            }
             None => Origin::File("a program that the target changed".into()),
         },
         policy: policy.to_string(),

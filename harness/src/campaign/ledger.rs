@@ -4,8 +4,8 @@
 
 use crate::campaign::Config;
 use crate::report::{
-    Exercised, Meetings, Report, SCHEMA, Signature, SignatureReport, Store, TargetReport, Totals,
-    clock,
+    Exercised, Meetings, Report, SCHEMA, SearchReport, Signature, SignatureReport, Store,
+    TargetReport, Totals, clock,
 };
 use crate::target::TargetInfo;
 use checker::{AnomalyKind, Verdict};
@@ -41,7 +41,8 @@ pub struct Ledger {
     meetings: Meetings,
     exercised: Exercised,
     was_ready: Vec<bool>,
-    started: SystemTime,
+    /// When the run began, UTC.
+    started: String,
     entries: BTreeMap<Signature, Entry>,
     kept: usize,
     lost: Vec<u64>,
@@ -50,7 +51,9 @@ pub struct Ledger {
 /// What a display needs, as of now.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Time since the first guest was ready; 0 before.
+    /// Whether a guest is ready, or has been.
+    pub ready: bool,
+    /// Time with a guest, of this process and those before it.
     pub seconds: f64,
     /// The counts.
     pub totals: Totals,
@@ -58,6 +61,10 @@ pub struct Snapshot {
     pub targets: Vec<TargetReport>,
     /// Anomalous programs by kind.
     pub kinds: BTreeMap<AnomalyKind, u64>,
+    /// Signatures.
+    pub signatures: u64,
+    /// What was reached.
+    pub search: SearchReport,
 }
 
 impl Ledger {
@@ -69,11 +76,51 @@ impl Ledger {
             meetings: Meetings::default(),
             exercised: Exercised::default(),
             was_ready: vec![false; workers],
-            started,
+            started: clock::rfc3339(started),
             entries: BTreeMap::new(),
             kept: 0,
             lost: Vec::new(),
         }
+    }
+
+    /// The ledger of a run that goes on.
+    pub fn resume(report: Report, workers: usize) -> Ledger {
+        let mut ledger = Ledger::new(SystemTime::UNIX_EPOCH, workers);
+        ledger.started = report.started;
+        ledger.totals = report.totals;
+        ledger.meetings = report.meetings;
+        ledger.exercised = report.exercised;
+        ledger.lost = report.lost;
+        // What there is for workers that are no more is kept too; their number only grows.
+        for (id, target) in report.targets.into_iter().enumerate() {
+            match ledger.targets.get_mut(id) {
+                Some(mine) => *mine = target,
+                None => ledger.targets.push(target),
+            }
+        }
+        let mut folders = std::collections::BTreeSet::new();
+        for anomaly in report.anomalies {
+            folders.extend(anomaly.folders.iter().cloned());
+            let wanted = anomaly.folders.len();
+            let (count, example, folders) = (anomaly.count, anomaly.example, anomaly.folders);
+            ledger.entries.insert(anomaly.signature, Entry { count, example, wanted, folders });
+        }
+        ledger.kept = folders.len();
+        ledger
+    }
+
+    /// Whether a find in this folder is in the ledger.
+    pub fn has(&self, folder: &Path) -> bool {
+        self.entries.values().any(|entry| entry.folders.iter().any(|known| known == folder))
+    }
+
+    /// Enters a find that was saved and not written down before the process ended.
+    pub fn adopt(&mut self, seen: &BTreeMap<Signature, String>, folder: &Path) {
+        self.wanted(seen);
+        self.kept(seen, folder);
+        self.totals.judged = self.totals.judged.saturating_add(1);
+        self.totals.anomalous = self.totals.anomalous.saturating_add(1);
+        self.totals.drawn = self.totals.drawn.max(self.totals.judged);
     }
 
     /// Notes that a worker's target is ready.
@@ -162,7 +209,8 @@ impl Ledger {
             *kinds.entry(signature.kind).or_default() += entry.count;
         }
         let (totals, targets) = (self.totals.clone(), self.targets.clone());
-        Snapshot { seconds, totals, targets, kinds }
+        let (signatures, search) = (self.entries.len() as u64, SearchReport::default());
+        Snapshot { ready: false, seconds, totals, targets, kinds, signatures, search }
     }
 
     /// The report as of now.
@@ -171,6 +219,7 @@ impl Ledger {
         config: &Config,
         store: &Store,
         seconds: f64,
+        search: SearchReport,
         state: &str,
         trouble: bool,
     ) -> Report {
@@ -188,13 +237,14 @@ impl Ledger {
         Report {
             schema: SCHEMA,
             pinfuzz: env!("CARGO_PKG_VERSION").into(),
-            started: clock::rfc3339(self.started),
+            started: self.started.clone(),
             seconds,
             seed: config.seed,
             images: config.homes.iter().map(|home| home.name().to_string()).collect(),
             state: state.into(),
             trouble,
             totals: self.totals.clone(),
+            search,
             targets: self.targets.clone(),
             anomalies,
             exercised: self.exercised.clone(),

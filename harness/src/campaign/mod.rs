@@ -1,33 +1,51 @@
-//! A campaign: programs from a seed, run by workers, judged beside them, every find saved at once.
+//! A campaign: programs from a search, run by workers, judged beside them, every find saved at once.
 //!
 //! ```text
-//! seed ─▶ worker 0: target ─▶ bounded queue ─▶ judge 0 ─┐
-//!         worker 1: target ─▶ bounded queue ─▶ judge 1 ─┴▶ ledger ─▶ store
+//! search ─▶ worker 0: target ─▶ bounded queue ─▶ judge 0 ─┐
+//!   ▲  ├──▶ worker 1: target ─▶ bounded queue ─▶ judge 1 ─┴▶ ledger ─▶ store
+//!   └──┴─ features
 //! ```
-//! The thread that calls `run` watches: it tells the `Observer`, rewrites the report and ends the campaign. Does not know a terminal,
+//! The thread that calls `run` watches: it tells the `Observer`, writes down where the campaign is and ends it. Does not know a terminal,
 //! a command line or a kind of target.
 
+mod corpus;
+mod journal;
 mod judge;
 mod ledger;
+mod progress;
+mod reached;
+mod saved;
+pub mod search;
 pub mod seeds;
+mod shared;
+mod state;
 mod worker;
 
 pub use ledger::Snapshot;
+pub use saved::{ResumeError, Saved};
 
-use crate::report::{Provenance, Report, ReportError, Store};
+use crate::fuzz_target::FuzzTarget;
+use crate::report::{Provenance, Report, ReportError};
 use crate::target::{Target, TargetError, TargetInfo};
-use ledger::Ledger;
-use program::Mount;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use corpus::Folder;
+use journal::Journal;
+use program::{Mount, Program};
+use search::{Search, Settings};
+use shared::Shared;
+use state::Numbers;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How often the watching thread looks: often enough for a lively display, too rarely to cost anything.
 const TICK: Duration = Duration::from_millis(100);
 /// How often `report.json` is rewritten while the campaign runs.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// How often the folder of the corpus is looked at for what other campaigns found.
+const CORPUS_EVERY: Duration = Duration::from_secs(60);
 /// How long a batch may take to end once it was interrupted by the user, who is waiting.
 const GRACE_INTERRUPTED: Duration = Duration::from_millis(1500);
 /// How long a batch may take to end when its time is over: it still unmounts, runs fsck, mounts and reads back (some seconds
@@ -39,14 +57,22 @@ const GRACE_JUDGES: Duration = Duration::from_secs(30);
 /// What a campaign is told.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The seed that every program follows from.
+    /// The seed that every new program follows from.
     pub seed: u64,
     /// Home mounts; programs take turns.
     pub homes: Vec<Mount>,
-    /// How long to run once the first guest is ready.
+    /// How long to run with a guest, in all processes that go on with the run together.
     pub time: Option<Duration>,
-    /// How many programs to draw.
+    /// How many programs to draw, in all processes.
     pub programs: Option<u64>,
+    /// Whether results have a say in what runs next.
+    pub guided: bool,
+    /// What programs are about.
+    pub fuzz_target: &'static FuzzTarget,
+    /// Programs to begin with, and where they come from.
+    pub seeds: Vec<(String, Program)>,
+    /// The folder of the corpus, if it is to be kept.
+    pub corpus: Option<PathBuf>,
     /// How each worker's target is made, one entry a worker.
     pub workers: Vec<Provenance>,
 }
@@ -65,7 +91,11 @@ pub enum Note {
     /// A target broke and is started again after a pause.
     Retry(usize, String, Duration),
     /// A find was saved; the text is its headline and its folder.
-    Found(String, std::path::PathBuf),
+    Found(String, PathBuf),
+    /// A find or a program of the corpus could not be saved: what it is, and the program's text, which nobody else has.
+    Unsaved(String, String),
+    /// Something about the folder of the corpus.
+    Corpus(String),
     /// The campaign is ending, for this reason, and waits for the batches at hand.
     Ending(String),
 }
@@ -121,62 +151,6 @@ pub struct Outcome {
     pub report: Report,
 }
 
-/// What the threads of a campaign share.
-struct Shared {
-    config: Config,
-    factory: Box<Factory>,
-    /// The number of the next program.
-    next: AtomicU64,
-    /// Set once: no program is drawn any more.
-    stop: AtomicBool,
-    /// When the first target was ready.
-    ready: OnceLock<Instant>,
-    ledger: Mutex<Ledger>,
-    store: Store,
-    /// The first reason to end that a thread found.
-    end: Mutex<Option<End>>,
-}
-
-impl Shared {
-    /// The ledger. A panic elsewhere cannot leave it half changed in a way that matters more than losing it all.
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self, end: End) {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(end);
-        self.stop.store(true, Ordering::SeqCst);
-    }
-
-    fn stopping(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
-    }
-
-    fn out_of_time(&self) -> bool {
-        match (self.config.time, self.ready.get()) {
-            (Some(time), Some(ready)) => ready.elapsed() >= time,
-            _ => false,
-        }
-    }
-
-    /// Draws the next program and its number.
-    fn draw(&self) -> Option<(u64, program::Program)> {
-        if self.stopping() || self.out_of_time() {
-            return None;
-        }
-        let number = self.next.fetch_add(1, Ordering::SeqCst);
-        if self.config.programs.is_some_and(|max| number >= max) {
-            return None;
-        }
-        self.ledger().totals.drawn += 1;
-        Some((number, seeds::program(self.config.seed, number, &self.config.homes)))
-    }
-
-    fn seconds(&self) -> f64 {
-        self.ready.get().map_or(0.0, |ready| ready.elapsed().as_secs_f64())
-    }
-}
-
 /// Runs a campaign until its time, its programs, the user (`interrupted`) or its machinery ends it.
 ///
 /// If a batch does not end in time, its thread is left behind and its programs are counted as lost: the caller is expected to
@@ -184,24 +158,41 @@ impl Shared {
 pub fn run(
     config: Config,
     factory: Box<Factory>,
-    reports: &std::path::Path,
+    saved: Saved,
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, ReportError> {
-    let now = SystemTime::now();
-    let store = Store::create(reports, config.seed, now)?;
-    let ledger = Ledger::new(now, config.workers.len());
+    let mut search = Search::new(Settings {
+        seed: config.seed,
+        homes: config.homes.clone(),
+        vocabulary: config.fuzz_target.vocabulary,
+        guided: config.guided,
+        first: saved.next,
+    });
+    search.remember(saved.reached);
+    for (file, program) in &config.seeds {
+        search.offer(file, program.clone());
+    }
+    let folder = match config.corpus.as_deref().filter(|_| config.guided) {
+        Some(dir) => Some(Folder::open(dir)?),
+        None => None,
+    };
+    let numbers = Numbers::new(saved.store.dir(), &config, saved.next)?;
     let shared = Arc::new(Shared {
         config,
         factory,
-        next: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         ready: OnceLock::new(),
-        ledger: Mutex::new(ledger),
-        store,
+        earlier: saved.seconds,
+        numbers: Mutex::new(numbers),
+        search: Mutex::new(search),
+        ledger: Mutex::new(saved.ledger),
+        store: saved.store,
         end: Mutex::new(None),
     });
-    shared.store.write(&report(&shared, "running", false))?;
+    let mut journal = Journal::new(saved.progress, saved.reached_lines, folder);
+    journal.look_at_corpus(&shared, observer);
+    journal.write(&shared, "running", false)?;
 
     let (notes, inbox) = channel();
     let mut workers = Vec::new();
@@ -213,7 +204,7 @@ pub fn run(
     }
     drop(notes);
 
-    watch(&shared, &inbox, interrupted, observer, &workers);
+    watch(&shared, &inbox, interrupted, observer, &workers, &mut journal);
     let interrupted_now = interrupted.load(Ordering::SeqCst);
     let grace = if interrupted_now { GRACE_INTERRUPTED } else { GRACE_TIME };
     let ended = wait(&shared, &inbox, observer, &workers, grace, interrupted);
@@ -227,8 +218,12 @@ pub fn run(
         let mut ledger = shared.ledger();
         ledger.totals.lost = ledger.totals.drawn.saturating_sub(ledger.totals.judged);
     }
-    let mut last = report(&shared, &end.words(), end.is_trouble());
-    if let Err(error) = shared.store.write(&last)
+    let written = shared
+        .numbers()
+        .close()
+        .and_then(|()| journal.write(&shared, &end.words(), end.is_trouble()));
+    let mut last = shared.report(&end.words(), end.is_trouble());
+    if let Err(error) = written
         && !end.is_trouble()
     {
         last.state = error.to_string();
@@ -268,8 +263,9 @@ fn watch(
     interrupted: &AtomicBool,
     observer: &mut dyn Observer,
     workers: &[JoinHandle<()>],
+    journal: &mut Journal,
 ) {
-    let mut written = Instant::now();
+    let (mut written, mut looked) = (Instant::now(), Instant::now());
     loop {
         look(shared, inbox, observer);
         if interrupted.load(Ordering::SeqCst) {
@@ -279,15 +275,16 @@ fn watch(
         }
         if written.elapsed() >= REPORT_EVERY {
             written = Instant::now();
-            if let Err(error) = shared.store.write(&report(shared, "running", false)) {
+            if let Err(error) = journal.write(shared, "running", false) {
                 shared.end(End::Report(error));
             }
         }
+        if looked.elapsed() >= CORPUS_EVERY {
+            looked = Instant::now();
+            journal.look_at_corpus(shared, observer);
+        }
         if shared.stopping() {
-            let end = shared.end.lock().unwrap_or_else(PoisonError::into_inner);
-            let words = end.as_ref().map_or(String::new(), End::words);
-            drop(end);
-            observer.note(&Note::Ending(words));
+            observer.note(&Note::Ending(shared.ending()));
             return;
         }
         if workers.iter().all(JoinHandle::is_finished) {
@@ -327,10 +324,5 @@ fn look(shared: &Shared, inbox: &Receiver<Note>, observer: &mut dyn Observer) {
     for note in inbox.try_iter() {
         observer.note(&note);
     }
-    let snapshot = shared.ledger().snapshot(shared.seconds());
-    observer.tick(&snapshot);
-}
-
-fn report(shared: &Shared, state: &str, trouble: bool) -> Report {
-    shared.ledger().report(&shared.config, &shared.store, shared.seconds(), state, trouble)
+    observer.tick(&shared.snapshot());
 }

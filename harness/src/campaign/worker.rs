@@ -3,9 +3,14 @@
 //! Infrastructure trouble is answered by a new target after a pause, a limited number of times; it never reaches a verdict.
 
 use crate::campaign::judge::Job;
-use crate::campaign::{End, Note, Shared};
-use crate::target::{Target, TargetError, TargetStats};
+use crate::campaign::search::{Cost, Kernel, Run};
+use crate::campaign::shared::{Drawn, Shared};
+use crate::campaign::{End, Note};
+use crate::coverage;
+use crate::target::{Done, Target, TargetError, TargetInfo, TargetStats};
+use history::{Event, History};
 use program::Program;
+use std::cell::RefCell;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -19,7 +24,8 @@ const PAUSE_LOOK: Duration = Duration::from_millis(100);
 /// Runs until no program is left to draw.
 pub fn run(shared: &Shared, notes: &Sender<Note>, id: usize, queue: &SyncSender<Job>) {
     let mut failures = 0;
-    let mut earlier = TargetStats::default();
+    // A run that goes on has had targets before.
+    let mut earlier = shared.ledger().targets[id].stats;
     while !shared.stopping() {
         let progress = |line: &str| {
             let _ = notes.send(Note::Progress(id, line.to_string()));
@@ -69,38 +75,76 @@ fn batches(
     earlier: &mut TargetStats,
     failures: &mut u32,
 ) -> Result<(), TargetError> {
+    let info = target.info();
+    let kernel = shared.search().kernel(&kernel_name(&info));
+    // Programs that the target has: histories may come back in any order, and after the next batch has begun.
+    let running = RefCell::new(Vec::<Drawn>::new());
     loop {
-        // Programs that are in the guest, with their numbers: histories may come back in any order.
-        let running = std::cell::RefCell::new(Vec::<(u64, Program)>::new());
         let mut next = || {
-            let (number, program) = shared.draw()?;
-            running.borrow_mut().push((number, program.clone()));
+            let drawn = shared.draw(kernel)?;
+            let program = drawn.program.clone();
+            running.borrow_mut().push(drawn);
             Some(program)
         };
-        let info = target.info();
-        let mut done = |done: crate::target::Done| {
+        let mut done = |done: Done| {
             let mut running = running.borrow_mut();
-            let at = running.iter().position(|(_, program)| *program == done.program);
-            let number = at.map(|at| running.remove(at).0);
+            let at = running.iter().position(|drawn| drawn.program == done.program);
+            let drawn = at.map(|at| running.remove(at));
+            let admitted = drawn.as_ref().and_then(|d| tell(shared, d.number, kernel, &done));
+            let origin = drawn.map(|drawn| (drawn.number, drawn.way));
             // A judge that is gone has already ended the campaign with its reason.
-            let _ = queue.send(Job { number, done, info: info.clone() });
+            let _ = queue.send(Job { origin, done, info: info.clone(), admitted });
         };
         let result = target.run_batch(&mut next, &mut done);
         let total = add(earlier, &target.stats());
-        {
-            let mut ledger = shared.ledger();
-            ledger.targets[id].stats = total;
-            ledger.lose(running.borrow().iter().map(|(number, _)| *number));
-        }
+        shared.ledger().targets[id].stats = total;
         match result {
             Ok(false) => *failures = 0,
-            Ok(true) => return Ok(()),
-            Err(error) => {
+            ended => {
+                let numbers: Vec<u64> = running.borrow().iter().map(|d| d.number).collect();
+                shared.lose(&numbers);
                 *earlier = total;
-                return Err(error);
+                return ended.map(drop);
             }
         }
     }
+}
+
+/// What tells kernels apart whose call sites differ.
+fn kernel_name(info: &TargetInfo) -> String {
+    format!("{} {}", info.release, info.version)
+}
+
+/// Tells the search what came of a run, at once: a judge may be many runs behind, and the next program is better for knowing.
+fn tell(shared: &Shared, number: u64, kernel: Kernel, done: &Done) -> Option<(Program, u64)> {
+    let features = coverage::features(done);
+    let run = Run {
+        features: &features,
+        spoiled: spoiled(&done.history),
+        cost: cost(&done.program, &done.history),
+    };
+    shared.search().done(number, kernel, &done.program, run)
+}
+
+/// Whether a guest has to be given up after such a run.
+fn spoiled(history: &History) -> bool {
+    history.events.iter().any(|event| match event {
+        Event::Down(_) | Event::Console(_) => true,
+        Event::End { stuck, .. } => !stuck.is_empty(),
+        _ => false,
+    })
+}
+
+/// What a run cost: its lines, and the time from its first event to its last.
+fn cost(program: &Program, history: &History) -> Cost {
+    let times = || {
+        history.events.iter().filter_map(|event| match event {
+            Event::Invoke { time_ns, .. } | Event::Return { time_ns, .. } => Some(*time_ns),
+            _ => None,
+        })
+    };
+    let (first, last) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
+    Cost { lines: u32::try_from(program.lines.len()).unwrap_or(u32::MAX), ns: last - first }
 }
 
 /// The totals of a worker's earlier targets and its present one.

@@ -32,7 +32,6 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<Exit, Error> {
     let (homes, vocabulary) = match args.fuzz_target {
-        Some(target) if args.images.is_empty() => (target.homes.to_vec(), target.vocabulary),
         Some(target) => (homes_of(target, &args.images)?, target.vocabulary),
         None => (cmd::campaign::homes(&args.images), Vocabulary::USUAL),
     };
@@ -49,8 +48,11 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
     Ok(Exit::Explained)
 }
 
-/// The homes that were asked for, all of which the target must have.
-fn homes_of(target: &FuzzTarget, images: &[values::Image]) -> Result<Vec<Mount>, Error> {
+/// The homes that were asked for, all of which the target must have; or all of its own.
+pub fn homes_of(target: &FuzzTarget, images: &[values::Image]) -> Result<Vec<Mount>, Error> {
+    if images.is_empty() {
+        return Ok(target.homes.to_vec());
+    }
     let homes = cmd::campaign::homes(images);
     if let Some(home) = homes.iter().find(|home| !target.homes.contains(home)) {
         let names: Vec<&str> = target.homes.iter().map(|home| home.name()).collect();

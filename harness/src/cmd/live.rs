@@ -2,7 +2,7 @@
 //!
 //! Writes to standard error only; the summary on standard output is the campaign command's. Knows nothing that is not in a `Snapshot`.
 
-use harness::campaign::{Config, Note, Observer, Snapshot};
+use harness::campaign::{Config, Note, Observer, Saved, Snapshot};
 use harness::report::{clock, share};
 use harness::target::TargetStats;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -32,7 +32,7 @@ pub struct Live {
 
 impl Live {
     /// The display of a campaign that is about to begin.
-    pub fn new(config: &Config) -> Live {
+    pub fn new(config: &Config, saved: &Saved) -> Live {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain {
             ProgressDrawTarget::hidden()
@@ -52,7 +52,14 @@ impl Live {
             begun: now,
         };
         let images: Vec<&str> = config.homes.iter().map(|home| home.name()).collect();
-        live.line(&format!("campaign with seed {:#x} on {}", config.seed, images.join(", ")));
+        let how = if config.guided { "guided" } else { "unguided" };
+        let seed = config.seed;
+        live.line(&format!("{how} campaign with seed {seed:#x} on {}", images.join(", ")));
+        let (seconds, drawn) = saved.so_far();
+        if drawn > 0 {
+            let had = clock::duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+            live.line(&format!("going on after {drawn} programs and {had}"));
+        }
         live
     }
 
@@ -112,13 +119,17 @@ impl Observer for Live {
             Note::Found(headline, folder) => {
                 format!("found: {headline}\n       {}", folder.display())
             }
+            Note::Unsaved(what, program) => {
+                format!("not saved: {what}; its program:\n{}", program.trim_end())
+            }
+            Note::Corpus(line) => line.clone(),
             Note::Ending(why) => format!("ending: {why}; waiting for the programs at hand"),
         };
         self.line(&line);
     }
 
     fn tick(&mut self, snapshot: &Snapshot) {
-        if snapshot.seconds == 0.0 {
+        if !snapshot.ready {
             self.bar.set_message(format!(
                 "getting ready, {} so far",
                 clock::duration(self.begun.elapsed())
@@ -145,7 +156,8 @@ impl Observer for Live {
             stats.resets
         );
         let verdicts = format!(
-            "{} explained, {} inconclusive{}, {} anomalous{}",
+            "{}; {} explained, {} inconclusive{}, {} anomalous{}",
+            snapshot.search.to_words(),
             totals.explained,
             totals.inconclusive,
             detail(&reasons),

@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod campaign;
 pub mod check;
+pub mod coverage;
 pub mod doctor;
 pub mod generate;
 mod live;

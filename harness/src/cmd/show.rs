@@ -40,12 +40,13 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         cmd::print(&timeline::history(&record.program, &record.history, &waits));
     } else if args.meetings {
         cmd::print(
-            &read_report::<WithMeetings>(&file("report.json"), "--meetings")?
+            &read_report::<WithMeetings>(&file("report.json"), "--meetings", MEETINGS_SINCE)?
                 .meetings
                 .to_markdown(),
         );
     } else if args.exercised {
-        let report: WithExercised = read_report(&file("report.json"), "--exercised")?;
+        let report: WithExercised =
+            read_report(&file("report.json"), "--exercised", EXERCISED_SINCE)?;
         cmd::print(&report.exercised.to_markdown());
     } else {
         cmd::print(&cmd::read_program(&file("program.prog"))?.to_string());
@@ -71,8 +72,13 @@ struct WithExercised {
     exercised: Exercised,
 }
 
-/// Reads a part of a `report.json` for that option.
-fn read_report<T: DeserializeOwned>(path: &Path, option: &str) -> Result<T, Error> {
+/// The first schema that has meetings; they are the same since.
+const MEETINGS_SINCE: u32 = 2;
+/// The first schema that says what was exercised.
+const EXERCISED_SINCE: u32 = 4;
+
+/// Reads a part of a `report.json` for that option, which reports have since that schema.
+fn read_report<T: DeserializeOwned>(path: &Path, option: &str, since: u32) -> Result<T, Error> {
     let text = cmd::read_text(path)?;
     let wrong = |what: String| {
         let what = format!("{}: {what}", path.display());
@@ -82,8 +88,10 @@ fn read_report<T: DeserializeOwned>(path: &Path, option: &str) -> Result<T, Erro
     };
     let no_report = |error: serde_json::Error| wrong(format!("no report of a campaign: {error}"));
     let Version { schema } = serde_json::from_str(&text).map_err(no_report)?;
-    if schema != SCHEMA {
-        return Err(wrong(format!("a report of schema {schema}; this is about schema {SCHEMA}")));
+    if !(since..=SCHEMA).contains(&schema) {
+        return Err(wrong(format!(
+            "a report of schema {schema}; this is about {since} to {SCHEMA}"
+        )));
     }
     serde_json::from_str(&text).map_err(no_report)
 }

@@ -29,6 +29,15 @@ pub enum Origin {
         /// Which of its programs.
         number: u64,
     },
+    /// Made by a campaign out of what came before: only this find's `program.prog` has it.
+    Searched {
+        /// The campaign's seed.
+        seed: u64,
+        /// Which of its programs.
+        number: u64,
+        /// In which way, such as `mutation of 0123456789abcdef.prog`.
+        way: String,
+    },
     /// A file of the user's.
     File(String),
 }
@@ -144,6 +153,10 @@ impl Find {
         let origin = match &self.origin {
             Origin::Generated { seed, number } => {
                 format!("# program {number} of the campaign with seed {seed:#x}\n")
+            }
+            Origin::Searched { seed, number, way } => {
+                let way = timeline::printable(way);
+                format!("# program {number} of the guided campaign with seed {seed:#x}: {way}\n")
             }
             Origin::File(path) => format!("# from {}\n", timeline::printable(path)),
         };

@@ -1,6 +1,6 @@
 //! Reports: what a run found, in words and as data, saved so that nothing is ever half there.
 //!
-//! Does not run or judge anything. `store` writes, `find` is one find's folder, `summary` is the whole run, `timeline` shows a
+//! Does not run or judge anything. `store` writes, `lines` grows, `find` is one find's folder, `summary` is the whole run, `timeline` shows a
 //! history, `signature` says which anomalies are counted together, `meetings` counts what met held pages and leases, `exercised` which forms of
 //! calls were issued at all.
 
@@ -8,6 +8,7 @@ pub mod clock;
 mod columns;
 mod exercised;
 mod find;
+mod lines;
 mod meetings;
 mod signature;
 mod store;
@@ -16,10 +17,11 @@ pub mod timeline;
 
 pub use exercised::{Counts, Exercised};
 pub use find::{Find, Origin, Provenance, explain, headline};
+pub use lines::Lines;
 pub use meetings::{Axis, Meetings, Meets, Outcomes, Table};
 pub use signature::{Signature, oracle_name, slug};
-pub use store::{Store, hash, write_atomically};
-pub use summary::{Report, SCHEMA, SignatureReport, TargetReport, Totals, share};
+pub use store::{OpenError, Store, hash, write_atomically};
+pub use summary::{Report, SCHEMA, SearchReport, SignatureReport, TargetReport, Totals, share};
 
 use std::path::PathBuf;
 
@@ -34,7 +36,8 @@ pub struct ReportError {
 }
 
 impl ReportError {
-    fn new(path: impl Into<PathBuf>, source: std::io::Error) -> ReportError {
+    /// Trouble with this path.
+    pub fn new(path: impl Into<PathBuf>, source: std::io::Error) -> ReportError {
         ReportError { path: path.into(), source }
     }
 }

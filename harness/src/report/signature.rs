@@ -6,11 +6,11 @@ use crate::report::timeline;
 use checker::{Anomaly, AnomalyKind, Oracle};
 use history::{Event, History};
 use program::Program;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Kind, oracle, the name of the call that saw it, and the splat's title where the console is what complained.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Signature {
     /// What kind of wrong.
     pub kind: AnomalyKind,

@@ -7,15 +7,37 @@ use crate::report::{Find, Report, ReportError, clock, slug};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 /// Runs of one seed that may begin within one second, before we stop looking for a free name.
 const SAME_NAME_MAX: u32 = 100;
 
-/// A run's folder.
+/// A run's folder. It is locked while somebody has it: two processes would overwrite what the other counts.
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
+    _lock: Arc<File>,
+}
+
+/// Why the folder of an earlier run cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none, or it cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("{} is in use by another pinfuzz", dir.display())]
+    InUse {
+        /// The folder.
+        dir: PathBuf,
+    },
 }
 
 impl Store {
@@ -35,7 +57,39 @@ impl Store {
         }
         let anomalies = dir.join("anomalies");
         fs::create_dir(&anomalies).map_err(|e| ReportError::new(anomalies, e))?;
-        Ok(Store { dir })
+        let lock = File::open(&dir).map_err(|e| ReportError::new(&dir, e))?;
+        // Nobody else knows it yet. A file system that has no locks is no reason not to work.
+        let _ = lock.try_lock();
+        Ok(Store { dir, _lock: Arc::new(lock) })
+    }
+
+    /// Takes the folder of an earlier run.
+    pub fn open(dir: &Path) -> Result<Store, OpenError> {
+        let lock =
+            File::open(dir).map_err(|source| OpenError::Read { path: dir.into(), source })?;
+        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+            return Err(OpenError::InUse { dir: dir.into() });
+        }
+        Ok(Store { dir: dir.into(), _lock: Arc::new(lock) })
+    }
+
+    /// The folders of all finds.
+    pub fn finds(&self) -> Result<Vec<PathBuf>, OpenError> {
+        let path = self.dir.join("anomalies");
+        let list = || {
+            let mut finds = Vec::new();
+            for entry in fs::read_dir(&path)? {
+                let entry = entry?;
+                // Hidden ones are halves that a killed process has left.
+                let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+                if !hidden && entry.file_type()?.is_dir() {
+                    finds.push(entry.path());
+                }
+            }
+            finds.sort();
+            Ok(finds)
+        };
+        list().map_err(|source| OpenError::Read { path: path.clone(), source })
     }
 
     /// Where the run is saved.
@@ -82,8 +136,12 @@ impl Store {
 
 /// Replaces a file as a whole: a reader sees the old content or the new one.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), ReportError> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
+    /// Other threads and processes may be writing the same file.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{process}-{count}.tmp"));
     let temporary = path.with_file_name(name);
     let written = write_file(&temporary, content)
         .and_then(|()| fs::rename(&temporary, path).map_err(|e| ReportError::new(path, e)));

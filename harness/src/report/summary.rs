@@ -5,19 +5,19 @@
 use crate::report::{Exercised, Meetings, Signature, clock};
 use crate::target::{TargetInfo, TargetStats};
 use checker::Reason;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Version of `report.json` and `target.json`.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 /// Most signatures that the text lists: a screen. `report.json` has all.
 const SIGNATURES_SHOWN_MAX: usize = 8;
 
 /// What was counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Programs drawn from the seed.
     pub drawn: u64,
@@ -44,7 +44,7 @@ pub struct Totals {
 }
 
 /// One kind of anomaly, how often it was seen, and where the kept examples are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignatureReport {
     /// What is counted together.
     #[serde(flatten)]
@@ -58,7 +58,7 @@ pub struct SignatureReport {
 }
 
 /// A worker's target.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetReport {
     /// What it is.
     pub info: TargetInfo,
@@ -70,8 +70,47 @@ pub struct TargetReport {
     pub calls: u64,
 }
 
+/// What the programs reached, and what the search made of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchReport {
+    /// Whether results had a say in what ran next.
+    pub guided: bool,
+    /// The fuzz target.
+    pub fuzz_target: String,
+    /// Distinct call sites of kernels, each kernel's by itself.
+    pub sites: u64,
+    /// Distinct features of behaviour.
+    pub behaviour: u64,
+    /// Features of both kinds that reruns did not confirm.
+    pub unstable: u64,
+    /// Programs in the corpus.
+    pub corpus: u64,
+    /// Programs that were run again because they had shown something new.
+    pub triages: u64,
+    /// Runs that this took.
+    pub reruns: u64,
+    /// Seeds, and programs from the corpus' folder, that still wait for their first run.
+    pub waiting: u64,
+}
+
+impl SearchReport {
+    /// Such as `cov 8123 sites, 4312 behaviours, corpus 412`.
+    pub fn to_words(&self) -> String {
+        let mut words = String::from("cov ");
+        // Kernels without KCOV show none.
+        if self.sites > 0 {
+            let _ = write!(words, "{} sites, ", self.sites);
+        }
+        let _ = write!(words, "{} behaviours", self.behaviour);
+        if self.guided {
+            let _ = write!(words, ", corpus {}", self.corpus);
+        }
+        words
+    }
+}
+
 /// A run as a whole.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of this structure.
     pub schema: u32,
@@ -91,6 +130,8 @@ pub struct Report {
     pub trouble: bool,
     /// What was counted.
     pub totals: Totals,
+    /// What was reached.
+    pub search: SearchReport,
     /// One entry a worker.
     pub targets: Vec<TargetReport>,
     /// Anomalies, the most frequent first.
@@ -114,6 +155,23 @@ impl Report {
         text
     }
 
+    /// Reads a `report.json`.
+    ///
+    /// # Errors
+    /// In words, where it is none, or one of another version.
+    pub fn parse(text: &str) -> Result<Report, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let wrong = |error: serde_json::Error| format!("no report of a campaign: {error}");
+        let Version { schema } = serde_json::from_str(text).map_err(wrong)?;
+        if schema != SCHEMA {
+            return Err(format!("a report of schema {schema}; this is about schema {SCHEMA}"));
+        }
+        serde_json::from_str(text).map_err(wrong)
+    }
+
     /// The summary that ends a campaign: what was judged on which kernel, what was found, where it is and what to do next.
     pub fn to_text(&self) -> String {
         let t = &self.totals;
@@ -126,6 +184,16 @@ impl Report {
             t.judged, t.calls, self.seed, t.explained, t.inconclusive, t.anomalous
         );
         let _ = writeln!(text, "ended: {}", self.state);
+        let s = &self.search;
+        let triages = if s.guided {
+            format!(
+                ", {} triages in {} reruns, {} features unstable",
+                s.triages, s.reruns, s.unstable
+            )
+        } else {
+            ", unguided".into()
+        };
+        let _ = writeln!(text, "{}{triages}", s.to_words());
         for target in &self.targets {
             let TargetInfo { kernel, release, accel, mode, .. } = &target.info;
             if release.is_empty() {
