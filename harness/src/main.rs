@@ -35,6 +35,7 @@ enum Command {
     Coverage(cmd::coverage::Args),
     Generate(cmd::generate::Args),
     Bench(cmd::bench::Args),
+    Kernel(cmd::kernel::Args),
     Doctor(cmd::doctor::Args),
 }
 
@@ -49,6 +50,7 @@ impl Command {
             Command::Coverage(args) => cmd::coverage::run(&args),
             Command::Generate(args) => cmd::generate::run(&args),
             Command::Bench(args) => cmd::bench::run(&args),
+            Command::Kernel(args) => cmd::kernel::run(&args),
             Command::Doctor(args) => cmd::doctor::run(&args),
         }
     }

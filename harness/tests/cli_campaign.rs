@@ -35,7 +35,7 @@ fn a_campaign_accounts_for_every_program() {
         ["campaign", "--target", "fake", "--programs", "200", "--seed", SEED, "--reports", reports];
     let output = pinfuzz(&words);
     let report = report(&run_dir(dir.path()));
-    assert_eq!(report["schema"], 4);
+    assert_eq!(report["schema"], 3);
     assert_eq!(report["state"], "all programs were run");
     let total = |name: &str| report["totals"][name].as_u64().unwrap();
     assert_eq!((total("drawn"), total("judged"), total("lost")), (200, 200, 0));

@@ -34,7 +34,7 @@ fn values_that_do_not_exist() {
     fails(&pinfuzz(&["campaign", "--seed", "x"]), 129, "`x` is no seed");
     fails(&pinfuzz(&["campaign", "--workers", "0"]), 129, "0");
     fails(&pinfuzz(&["campaign", "--kernel", "/no/bzImage"]), 129, "no kernel file /no/bzImage");
-    fails(&pinfuzz(&["campaign", "--kernel", "debian:2.4"]), 129, "no kernel `debian:2.4`");
+    fails(&pinfuzz(&["campaign", "--kernel", "debian:2.4"]), 129, "no such kernel: debian:2.4");
     fails(&pinfuzz(&["campaign", "--bug", "torn-copy"]), 129, "--bug is for the fake kernel");
     let output = pinfuzz(&["campaign", "--target", "fake", "--bug", "nope"]);
     fails(&output, 129, "no bug `nope`");
@@ -64,7 +64,7 @@ fn reports_that_have_no_meetings() {
     let dir = scratch();
     let path = dir.path().join("bad.json");
     let path = path.to_str().unwrap();
-    for text in ["{\"schema\": 4}", "{}", "pinfuzz 1"] {
+    for text in ["{\"schema\": 3}", "{}", "pinfuzz 1"] {
         std::fs::write(path, text).unwrap();
         fails(&pinfuzz(&["show", "--meetings", path]), 129, "no report of a campaign");
     }
@@ -73,23 +73,15 @@ fn reports_that_have_no_meetings() {
 
 #[test]
 fn reports_that_do_not_say_what_was_exercised() {
-    let reports = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reports");
-    for schema in [2, 3] {
-        let old = format!("{reports}/schema-{schema}.json");
-        let said = format!("a report of schema {schema}");
-        fails(&pinfuzz(&["show", "--exercised", &old]), 129, &said);
-        // What it does have is shown.
-        let meetings = pinfuzz(&["show", "--meetings", &old]);
-        assert!(
-            meetings.code == 0 && meetings.stdout.contains("punch-hole"),
-            "{}",
-            meetings.stderr
-        );
-    }
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reports/schema-2.json");
+    fails(&pinfuzz(&["show", "--exercised", old]), 129, "a report of schema 2");
+    // What it does have is shown.
+    let meetings = pinfuzz(&["show", "--meetings", old]);
+    assert!(meetings.code == 0 && meetings.stdout.contains("punch-hole"), "{}", meetings.stderr);
     let dir = scratch();
     let path = dir.path().join("bad.json");
     let path = path.to_str().unwrap();
-    for text in ["{\"schema\": 4}", "{\"schema\": 4, \"exercised\": {\"btrfs\": {}}}"] {
+    for text in ["{\"schema\": 3}", "{\"schema\": 3, \"exercised\": {\"btrfs\": {}}}"] {
         std::fs::write(path, text).unwrap();
         fails(&pinfuzz(&["show", "--exercised", path]), 129, "no report of a campaign");
     }

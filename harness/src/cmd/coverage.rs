@@ -6,6 +6,8 @@ use harness::coverage::page;
 use harness::coverage::sites::Sites;
 use harness::coverage::survey::{Survey, Surveyed};
 use harness::exit::{Error, Exit};
+use harness::machine::cache::Cache;
+use harness::machine::{build, kernel};
 use harness::report::{ReportError, clock, write_atomically};
 use program::Program;
 use std::path::{Path, PathBuf};
@@ -79,7 +81,8 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         ));
     }
     let folder = args.from.as_ref().unwrap_or(&args.out);
-    let source = |path: &str| source(args.source.as_deref()?, path);
+    let tree = source_tree(args, &survey)?;
+    let source = |path: &str| source(tree.as_deref()?, path);
     let page = page::html(&map, &survey, &folder.display().to_string(), &source);
     let text = page::text(&map, &survey);
     let (html, txt) = (folder.join("coverage.html"), folder.join("coverage.txt"));
@@ -178,10 +181,15 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Er
 /// The call sites of the kernel of the survey.
 fn open_sites(args: &Args, survey: &Survey) -> Result<Sites, Error> {
     let hint = "name the vmlinux of that very build with `--vmlinux`";
-    let Some(vmlinux) = &args.vmlinux else {
-        return Err(Error::usage(format!("there is no vmlinux of {}", survey.kernel), hint));
+    let vmlinux = match &args.vmlinux {
+        Some(vmlinux) => vmlinux.clone(),
+        None => {
+            let found = kernel::find(&survey.kernel, &Cache::open()?, &|line| eprintln!("{line}"))?;
+            let none = || Error::usage(format!("there is no vmlinux of {}", survey.kernel), hint);
+            found.vmlinux.ok_or_else(none)?
+        }
     };
-    let sites = Sites::open(vmlinux)?;
+    let sites = Sites::open(&vmlinux)?;
     let (known, all) = survey.known(&sites);
     if known * 100 < all * KNOWN_PERCENT {
         let what = format!(
@@ -192,6 +200,14 @@ fn open_sites(args: &Args, survey: &Survey) -> Result<Sites, Error> {
         return Err(Error::usage(what, hint));
     }
     Ok(sites)
+}
+
+/// The tree that the kernel was built from, if anybody knows it.
+fn source_tree(args: &Args, survey: &Survey) -> Result<Option<PathBuf>, Error> {
+    if let Some(tree) = &args.source {
+        return Ok(Some(tree.clone()));
+    }
+    Ok(build::find(&survey.kernel, &Cache::open()?).map(|built| built.record.source_dir))
 }
 
 /// The text of a file of the kernel's tree. The path comes out of a vmlinux.

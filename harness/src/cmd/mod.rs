@@ -8,6 +8,7 @@ pub mod check;
 pub mod coverage;
 pub mod doctor;
 pub mod generate;
+pub mod kernel;
 mod live;
 pub mod repro;
 pub mod run;

@@ -75,7 +75,7 @@ struct WithExercised {
 /// The first schema that has meetings; they are the same since.
 const MEETINGS_SINCE: u32 = 2;
 /// The first schema that says what was exercised.
-const EXERCISED_SINCE: u32 = 4;
+const EXERCISED_SINCE: u32 = 3;
 
 /// Reads a part of a `report.json` for that option, which reports have since that schema.
 fn read_report<T: DeserializeOwned>(path: &Path, option: &str, since: u32) -> Result<T, Error> {

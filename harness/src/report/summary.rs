@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Version of `report.json` and `target.json`.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 3;
 /// Most signatures that the text lists: a screen. `report.json` has all.
 const SIGNATURES_SHOWN_MAX: usize = 8;
 
