@@ -66,18 +66,18 @@ struct WithMeetings {
     meetings: Meetings,
 }
 
-/// The first schema that has meetings; they are the same since.
-const MEETINGS_SINCE: u32 = 2;
-/// The first schema that says what was exercised.
-const EXERCISED_SINCE: u32 = 3;
-
 /// The part of a report that `--exercised` shows.
 #[derive(Deserialize)]
 struct WithExercised {
     exercised: Exercised,
 }
 
-/// Reads a part of a `report.json` for that option.
+/// The first schema that has meetings; they are the same since.
+const MEETINGS_SINCE: u32 = 2;
+/// The first schema that says what was exercised.
+const EXERCISED_SINCE: u32 = 3;
+
+/// Reads a part of a `report.json` for that option, which reports have since that schema.
 fn read_report<T: DeserializeOwned>(path: &Path, option: &str, since: u32) -> Result<T, Error> {
     let text = cmd::read_text(path)?;
     let wrong = |what: String| {
