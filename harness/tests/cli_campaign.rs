@@ -35,7 +35,7 @@ fn a_campaign_accounts_for_every_program() {
         ["campaign", "--target", "fake", "--programs", "200", "--seed", SEED, "--reports", reports];
     let output = pinfuzz(&words);
     let report = report(&run_dir(dir.path()));
-    assert_eq!(report["schema"], 2);
+    assert_eq!(report["schema"], 3);
     assert_eq!(report["state"], "all programs were run");
     let total = |name: &str| report["totals"][name].as_u64().unwrap();
     assert_eq!((total("drawn"), total("judged"), total("lost")), (200, 200, 0));
@@ -77,6 +77,37 @@ fn a_campaign_counts_what_met_what() {
         let shown = pinfuzz(&["show", "--meetings", file.to_str().unwrap()]);
         assert_eq!((shown.code, shown.stdout), (0, whole.clone()), "{}", shown.stderr);
     }
+}
+
+#[test]
+fn a_campaign_says_what_it_exercised_and_what_not() {
+    let dir = scratch();
+    let reports = dir.path().to_str().unwrap();
+    let words =
+        ["campaign", "--target", "fake", "--programs", "60", "--seed", SEED, "--reports", reports];
+    let output = pinfuzz(&words);
+    let run = run_dir(dir.path());
+    let forms = report(&run)["exercised"]["xfs-dax"].as_object().unwrap().clone();
+    assert!(forms["open RDWR"]["completed"].as_u64().unwrap() > 10, "{forms:?}");
+    let line = output.stdout.lines().find(|line| line.starts_with("exercised ")).unwrap();
+    assert!(line.contains(" call forms on ext4-dax, ") && line.contains("on xfs-dax"), "{line}");
+    let whole = std::fs::read_to_string(run.join("exercised.txt")).unwrap();
+    assert!(whole.contains("## Never exercised"), "{whole}");
+    for file in [run.clone(), run.join("report.json")] {
+        let shown = pinfuzz(&["show", "--exercised", file.to_str().unwrap()]);
+        assert_eq!((shown.code, shown.stdout), (0, whole.clone()), "{}", shown.stderr);
+    }
+}
+
+#[test]
+fn programs_of_a_fuzz_target_are_printed() {
+    let print = |words: &[&str]| pinfuzz(&[&["generate", "--count", "8"], words].concat());
+    let output = print(&["--fuzz-target", "pagecache"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert!(output.stdout.contains("image ext4\n") && !output.stdout.contains("-dax"));
+    assert_eq!(print(&["--fuzz-target", "pagecache", "--image", "xfs-dax"]).code, 129);
+    let usual = print(&[]).stdout;
+    assert_eq!(print(&["--fuzz-target", "mixed"]).stdout, usual);
 }
 
 #[test]

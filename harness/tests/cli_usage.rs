@@ -64,11 +64,27 @@ fn reports_that_have_no_meetings() {
     let dir = scratch();
     let path = dir.path().join("bad.json");
     let path = path.to_str().unwrap();
-    for text in ["{\"schema\": 2}", "{}", "pinfuzz 1"] {
+    for text in ["{\"schema\": 3}", "{}", "pinfuzz 1"] {
         std::fs::write(path, text).unwrap();
         fails(&pinfuzz(&["show", "--meetings", path]), 129, "no report of a campaign");
     }
     fails(&pinfuzz(&["show", "--meetings", "--history", path]), 129, "--history");
+}
+
+#[test]
+fn reports_that_do_not_say_what_was_exercised() {
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reports/schema-2.json");
+    for option in ["--exercised", "--meetings"] {
+        fails(&pinfuzz(&["show", option, old]), 129, "a report of schema 2");
+    }
+    let dir = scratch();
+    let path = dir.path().join("bad.json");
+    let path = path.to_str().unwrap();
+    for text in ["{\"schema\": 3}", "{\"schema\": 3, \"exercised\": {\"btrfs\": {}}}"] {
+        std::fs::write(path, text).unwrap();
+        fails(&pinfuzz(&["show", "--exercised", path]), 129, "no report of a campaign");
+    }
+    fails(&pinfuzz(&["show", "--exercised", "--meetings", path]), 129, "--meetings");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod args;
 mod call;
 mod facts;
 mod fixup;
+mod forms;
 mod generate;
 mod mutate;
 mod outline;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use call::*;
 pub use facts::*;
+pub use forms::*;
 pub use pairs::*;
 pub use resource::*;
 pub use text::*;

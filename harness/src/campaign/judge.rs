@@ -5,7 +5,9 @@
 use crate::campaign::search::Way;
 use crate::campaign::shared::Shared;
 use crate::campaign::{End, Note, words};
-use crate::report::{Find, Meetings, Origin, ReportError, Signature, headline, timeline};
+use crate::report::{
+    Exercised, Find, Meetings, Origin, ReportError, Signature, headline, timeline,
+};
 use crate::target::{Done, TargetInfo};
 use checker::{Anomaly, Policy, Verdict};
 use history::{Event, History};
@@ -84,9 +86,10 @@ fn count(
     let events = &job.done.history.events;
     let calls = events.iter().filter(|e| matches!(e, Event::Invoke { .. })).count() as u64;
     let meetings = Meetings::of(&job.done.program, &job.done.history);
+    let exercised = Exercised::of(&job.done.program, &job.done.history);
     let mut ledger = shared.ledger();
     ledger.judged(id, calls, events.len() as u64, judge_ns, &verdict);
-    ledger.met(&meetings);
+    ledger.met(&meetings, &exercised);
     let headline = headline(&verdict);
     let Verdict::Anomalous(anomalies) = verdict else { return true };
 

@@ -4,8 +4,8 @@
 
 use crate::campaign::Config;
 use crate::report::{
-    Meetings, Report, SCHEMA, SearchReport, Signature, SignatureReport, Store, TargetReport,
-    Totals, clock,
+    Exercised, Meetings, Report, SCHEMA, SearchReport, Signature, SignatureReport, Store,
+    TargetReport, Totals, clock,
 };
 use crate::target::TargetInfo;
 use checker::{AnomalyKind, Verdict};
@@ -39,6 +39,7 @@ pub struct Ledger {
     /// One entry a worker.
     pub targets: Vec<TargetReport>,
     meetings: Meetings,
+    exercised: Exercised,
     was_ready: Vec<bool>,
     /// When the run began, UTC.
     started: String,
@@ -73,6 +74,7 @@ impl Ledger {
             totals: Totals::default(),
             targets: vec![TargetReport::default(); workers],
             meetings: Meetings::default(),
+            exercised: Exercised::default(),
             was_ready: vec![false; workers],
             started: clock::rfc3339(started),
             entries: BTreeMap::new(),
@@ -87,6 +89,7 @@ impl Ledger {
         ledger.started = report.started;
         ledger.totals = report.totals;
         ledger.meetings = report.meetings;
+        ledger.exercised = report.exercised;
         ledger.lost = report.lost;
         // What there is for workers that are no more is kept too; their number only grows.
         for (id, target) in report.targets.into_iter().enumerate() {
@@ -160,9 +163,10 @@ impl Ledger {
         }
     }
 
-    /// Counts what met in a judged run.
-    pub fn met(&mut self, meetings: &Meetings) {
+    /// Counts what met in a judged run, and what was exercised by it.
+    pub fn met(&mut self, meetings: &Meetings, exercised: &Exercised) {
         self.meetings.extend(meetings);
+        self.exercised.extend(exercised);
     }
 
     /// Counts the signatures of one anomalous run, each with its sentence, and says whether it shall be kept in full; then room is set aside for it.
@@ -243,6 +247,7 @@ impl Ledger {
             search,
             targets: self.targets.clone(),
             anomalies,
+            exercised: self.exercised.clone(),
             meetings: self.meetings.clone(),
             lost: self.lost.clone(),
             dir: store.dir().to_path_buf(),

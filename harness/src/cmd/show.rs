@@ -1,16 +1,17 @@
-//! `pinfuzz show`: prints a program in its canonical form, a saved history as a timeline, or what met what in a campaign.
+//! `pinfuzz show`: prints a program in its canonical form, a saved history as a timeline, or what a campaign exercised and what met what in it.
 
 use crate::cmd;
 use harness::exit::{Error, Exit};
 use harness::report::timeline::{self, Marks};
-use harness::report::{Meetings, SCHEMA};
+use harness::report::{Exercised, Meetings, SCHEMA};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
-/// Print a program in its canonical form, a saved history as a timeline, or the meetings of a campaign
+/// Print a program in its canonical form, a saved history as a timeline, or the tables of a campaign
 #[derive(clap::Args)]
 pub struct Args {
-    /// A program; with `--history` a find's `history.jsonl`; with `--meetings` a run's `report.json`; or their folders
+    /// A program; with `--history` a find's `history.jsonl`; with `--meetings` or `--exercised` a run's `report.json`; or their folders
     file: PathBuf,
     /// Print what happened, call by call
     #[arg(long)]
@@ -18,6 +19,9 @@ pub struct Args {
     /// Print how often which change met a page that was held by what, and which call a lease, in Markdown
     #[arg(long, conflicts_with = "history")]
     meetings: bool,
+    /// Print which forms of calls a campaign issued, how they ended, and which it never did, in Markdown
+    #[arg(long, conflicts_with_all = ["history", "meetings"])]
+    exercised: bool,
 }
 
 /// Runs the subcommand.
@@ -35,7 +39,15 @@ pub fn run(args: &Args) -> Result<Exit, Error> {
         let waits = checker::waits(&record.program, &record.history, &policy);
         cmd::print(&timeline::history(&record.program, &record.history, &waits));
     } else if args.meetings {
-        cmd::print(&read_meetings(&file("report.json"))?.to_markdown());
+        cmd::print(
+            &read_report::<WithMeetings>(&file("report.json"), "--meetings", MEETINGS_SINCE)?
+                .meetings
+                .to_markdown(),
+        );
+    } else if args.exercised {
+        let report: WithExercised =
+            read_report(&file("report.json"), "--exercised", EXERCISED_SINCE)?;
+        cmd::print(&report.exercised.to_markdown());
     } else {
         cmd::print(&cmd::read_program(&file("program.prog"))?.to_string());
     }
@@ -48,32 +60,37 @@ struct Version {
     schema: u32,
 }
 
-/// The part of a report that is shown.
+/// The part of a report that `--meetings` shows.
 #[derive(Deserialize)]
-struct Report {
+struct WithMeetings {
     meetings: Meetings,
 }
 
-/// The first schema that has meetings; they are the same since.
-const MEETINGS_SINCE: u32 = 2;
+/// The part of a report that `--exercised` shows.
+#[derive(Deserialize)]
+struct WithExercised {
+    exercised: Exercised,
+}
 
-/// Reads the meetings of a `report.json`.
-fn read_meetings(path: &Path) -> Result<Meetings, Error> {
+/// The first schemas that have these parts; they are the same since.
+const MEETINGS_SINCE: u32 = 2;
+const EXERCISED_SINCE: u32 = 3;
+
+/// Reads a part of a `report.json` for that option.
+fn read_report<T: DeserializeOwned>(path: &Path, option: &str, since: u32) -> Result<T, Error> {
     let text = cmd::read_text(path)?;
     let wrong = |what: String| {
         let what = format!("{}: {what}", path.display());
-        Error::usage(
-            what,
-            "`pinfuzz show --meetings` wants the `report.json` of a campaign's folder",
-        )
+        let hint =
+            format!("`pinfuzz show {option}` wants the `report.json` of a campaign's folder");
+        Error::usage(what, hint)
     };
     let no_report = |error: serde_json::Error| wrong(format!("no report of a campaign: {error}"));
     let Version { schema } = serde_json::from_str(&text).map_err(no_report)?;
-    if !(MEETINGS_SINCE..=SCHEMA).contains(&schema) {
+    if !(since..=SCHEMA).contains(&schema) {
         return Err(wrong(format!(
-            "a report of schema {schema}; this is about {MEETINGS_SINCE} to {SCHEMA}"
+            "a report of schema {schema}; this is about {since} to {SCHEMA}"
         )));
     }
-    let report: Report = serde_json::from_str(&text).map_err(no_report)?;
-    Ok(report.meetings)
+    serde_json::from_str(&text).map_err(no_report)
 }

@@ -1,9 +1,12 @@
 //! Reports: what a run found, in words and as data, saved so that nothing is ever half there.
 //!
 //! Does not run or judge anything. `store` writes, `lines` grows, `find` is one find's folder, `summary` is the whole run, `timeline` shows a
-//! history, `signature` says which anomalies are counted together, `meetings` counts what met held pages and leases.
+//! history, `signature` says which anomalies are counted together, `meetings` counts what met held pages and leases, `exercised` which forms of
+//! calls were issued at all.
 
 pub mod clock;
+mod columns;
+mod exercised;
 mod find;
 mod lines;
 mod meetings;
@@ -12,6 +15,7 @@ mod store;
 mod summary;
 pub mod timeline;
 
+pub use exercised::{Counts, Exercised};
 pub use find::{Find, Origin, Provenance, explain, headline};
 pub use lines::Lines;
 pub use meetings::{Axis, Meetings, Meets, Outcomes, Table};

@@ -119,10 +119,14 @@ impl Store {
         Ok(target)
     }
 
-    /// Rewrites `report.json`, `report.txt` and, once there are any, `meetings.txt`.
+    /// Rewrites `report.json`, `report.txt` and, once there is anything to say, `exercised.txt` and `meetings.txt`.
     pub fn write(&self, report: &Report) -> Result<(), ReportError> {
         write_atomically(&self.dir.join("report.json"), report.to_json().as_bytes())?;
         write_atomically(&self.dir.join("report.txt"), report.to_text().as_bytes())?;
+        if !report.exercised.is_empty() {
+            let text = report.exercised.to_markdown();
+            write_atomically(&self.dir.join("exercised.txt"), text.as_bytes())?;
+        }
         if report.meetings.is_empty() {
             return Ok(());
         }

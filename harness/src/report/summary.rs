@@ -2,7 +2,7 @@
 //!
 //! The fields are documented in `reports/schema.md`; any change of them bumps `SCHEMA`. Does not hold finds, only where they are.
 
-use crate::report::{Meetings, Signature, clock};
+use crate::report::{Exercised, Meetings, Signature, clock};
 use crate::target::{TargetInfo, TargetStats};
 use checker::Reason;
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,8 @@ pub struct Report {
     pub targets: Vec<TargetReport>,
     /// Anomalies, the most frequent first.
     pub anomalies: Vec<SignatureReport>,
+    /// Which forms of calls the judged programs issued, and how they ended.
+    pub exercised: Exercised,
     /// What met held pages and leases in the judged programs.
     pub meetings: Meetings,
     /// Numbers of the first programs that were lost.
@@ -219,6 +221,7 @@ impl Report {
                 t.lost, t.retries
             );
         }
+        text += &self.exercised.to_text(&self.dir);
         text += &self.meetings.to_text();
         self.write_anomalies(&mut text);
         let _ = writeln!(text, "report: {}", self.dir.display());

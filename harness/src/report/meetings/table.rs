@@ -34,6 +34,11 @@ impl<R: Axis, C: Axis> Table<R, C> {
         self.0.is_empty()
     }
 
+    /// Everything that came up.
+    pub fn iter(&self) -> impl Iterator<Item = (Mount, R, C, Outcomes)> + '_ {
+        self.0.iter().map(|((mount, row, column), outcomes)| (*mount, *row, *column, *outcomes))
+    }
+
     /// The mounts that came up.
     pub fn mounts(&self) -> Vec<Mount> {
         let has = |mount: &Mount| self.0.keys().any(|(there, _, _)| there == mount);

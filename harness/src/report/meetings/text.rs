@@ -3,6 +3,7 @@
 //! Only says what the counts say. Nothing here comes from a guest but numbers.
 
 use super::{Axis, Meetings, Meets, Outcomes, Table};
+use crate::report::columns::{markdown, plain};
 use program::Mount;
 use std::fmt::Write;
 
@@ -176,44 +177,6 @@ fn never<R: Meets<C>, C: Axis>(table: &Table<R, C>, mounts: &[Mount]) -> Vec<(R,
 
 fn pair<R: Axis, C: Axis>(row: R, column: C) -> String {
     format!("{} x {}", row.name(), column.name())
-}
-
-fn widths(lines: &[Vec<String>]) -> Vec<usize> {
-    let columns = lines.first().map_or(0, Vec::len);
-    (0..columns)
-        .map(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or(0))
-        .collect()
-}
-
-/// The first column to the left, numbers to the right.
-fn padded(line: &[String], widths: &[usize]) -> Vec<String> {
-    let words = line.iter().zip(widths).enumerate();
-    words
-        .map(
-            |(index, (word, width))| {
-                if index == 0 { format!("{word:width$}") } else { format!("{word:>width$}") }
-            },
-        )
-        .collect()
-}
-
-fn plain(lines: &[Vec<String>]) -> Vec<String> {
-    let widths = widths(lines);
-    lines.iter().map(|line| padded(line, &widths).join("  ")).collect()
-}
-
-fn markdown(text: &mut String, lines: &[Vec<String>]) {
-    let widths = widths(lines);
-    for (index, line) in lines.iter().enumerate() {
-        let _ = writeln!(text, "| {} |", padded(line, &widths).join(" | "));
-        if index == 0 {
-            let rule = widths.iter().enumerate().map(|(column, width)| match column {
-                0 => "-".repeat(*width),
-                _ => "-".repeat(width.saturating_sub(1).max(1)) + ":",
-            });
-            let _ = writeln!(text, "| {} |", rule.collect::<Vec<_>>().join(" | "));
-        }
-    }
 }
 
 fn capital(text: &str) -> String {
