@@ -123,3 +123,76 @@ fn read(path: &Path) -> Result<(Program, usize), String> {
     let program = Program::parse_bytes(&bytes);
     program.map(|program| (program, bytes.len())).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::campaign::search::name;
+    use program::Mount;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    fn programs(haul: &Haul) -> Vec<&str> {
+        haul.programs.iter().map(|(file, _)| file.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_saved_is_read_and_read_once() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("queue/mixed");
+        let mut folder = Folder::open(&dir).unwrap();
+        let all = [1, 2, 3].map(|seed| Program::from_seed(seed, Mount::Xfs));
+        for program in &all {
+            save(&dir, program, name(program)).unwrap();
+            save(&dir, program, name(program)).unwrap();
+        }
+        let haul = folder.look(|known| known == name(&all[1]));
+        let expected = [&all[0], &all[2]].map(name).map(|name| format!("{name:016x}.prog"));
+        let mut found = programs(&haul);
+        found.sort_unstable();
+        let mut expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        assert!(haul.programs.iter().all(|(_, program)| all.contains(program)));
+        assert_eq!(haul.complaint, None);
+        // Another campaign adds one by hand.
+        std::fs::write(dir.join("mine"), Program::from_seed(4, Mount::Ext4).to_string()).unwrap();
+        assert_eq!(programs(&folder.look(|_| false)), ["mine"]);
+        assert_eq!(programs(&folder.look(|_| false)), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_no_program_is_named_once_and_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        let program = Program::from_seed(1, Mount::Xfs);
+        save(dir, &program, name(&program)).unwrap();
+        std::fs::write(dir.join("binary"), [0, 255, 1, 2]).unwrap();
+        std::fs::write(dir.join("huge"), vec![b'#'; BYTES_MAX as usize + 10]).unwrap();
+        std::fs::write(dir.join("newer.prog"), "pinfuzz 1\nimage xfs\nt0: teleport()\n").unwrap();
+        std::fs::write(dir.join(".half.tmp"), "pinf").unwrap();
+        std::fs::write(dir.join("\u{1b}[31m"), "x").unwrap();
+        std::fs::create_dir(dir.join("folder")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.join("link")).unwrap();
+        mknodat(CWD, dir.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let before = std::fs::read_dir(dir).unwrap().count();
+
+        let mut folder = Folder::open(dir).unwrap();
+        let haul = folder.look(|_| false);
+        assert_eq!(haul.programs.len(), 1);
+        let complaint = haul.complaint.unwrap();
+        assert!(complaint.contains("binary (") && complaint.contains("and 4 more"), "{complaint}");
+        assert!(!complaint.contains('\u{1b}') && !complaint.contains('\n'), "{complaint}");
+        assert_eq!(folder.look(|_| false).complaint, None, "it is said once");
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), before);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("file"), "").unwrap();
+        let error = Folder::open(&root.path().join("file/queue")).unwrap_err();
+        assert!(error.to_string().contains("file/queue"), "{error}");
+        let error = save(Path::new("/proc/none"), &Program::from_seed(1, Mount::Xfs), 1);
+        assert!(error.unwrap_err().to_string().contains("/proc/none"));
+    }
+}

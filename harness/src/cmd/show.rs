@@ -72,12 +72,11 @@ struct WithExercised {
     exercised: Exercised,
 }
 
-/// The first schema that has meetings; they are the same since.
+/// The first schemas that have these parts; they are the same since.
 const MEETINGS_SINCE: u32 = 2;
-/// The first schema that says what was exercised.
 const EXERCISED_SINCE: u32 = 3;
 
-/// Reads a part of a `report.json` for that option, which reports have since that schema.
+/// Reads a part of a `report.json` for that option.
 fn read_report<T: DeserializeOwned>(path: &Path, option: &str, since: u32) -> Result<T, Error> {
     let text = cmd::read_text(path)?;
     let wrong = |what: String| {

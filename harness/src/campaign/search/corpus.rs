@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 const PROGRAMS_MAX: usize = 4096;
 /// Most features over all programs: 64 MiB.
 const HELD_MAX: usize = 16 << 20;
-/// After so many new programs, all scores are worked out anew; a score that is a little old does no harm.
-const REFRESH_EVERY: usize = 32;
+/// After this part of the corpus is new, all scores are worked out anew; a score that is a little old does no harm.
+const REFRESH_PART: usize = 32;
 /// How much sooner a program is picked that never was: five times as often, and ever less with each pick.
 const NOVELTY: f64 = 4.0;
 /// Least weight of a program, as a part of the mean: none is forgotten.
@@ -46,8 +46,10 @@ struct Entry {
 }
 
 /// The corpus.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Corpus {
+    /// Most programs, and most features over all of them.
+    limits: (usize, usize),
     entries: Vec<Entry>,
     indices: BTreeMap<Key, u32>,
     /// How many programs show each feature.
@@ -59,7 +61,26 @@ pub(super) struct Corpus {
     since_refresh: usize,
 }
 
+impl Default for Corpus {
+    fn default() -> Corpus {
+        Corpus::new(PROGRAMS_MAX, HELD_MAX)
+    }
+}
+
 impl Corpus {
+    fn new(programs_max: usize, held_max: usize) -> Corpus {
+        Corpus {
+            limits: (programs_max, held_max),
+            entries: Vec::new(),
+            indices: BTreeMap::new(),
+            holders: Vec::new(),
+            held: 0,
+            lines: 0,
+            ns: 0,
+            since_refresh: 0,
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -89,12 +110,12 @@ impl Corpus {
         let mut entry = Entry { program, name, features, cost, picked: 0, score: 0.0 };
         entry.score = self.score(&entry);
         self.entries.push(entry);
-        while self.entries.len() > PROGRAMS_MAX || self.held > HELD_MAX {
+        while self.entries.len() > self.limits.0 || self.held > self.limits.1 {
             self.refresh();
             self.evict();
         }
         self.since_refresh += 1;
-        if self.since_refresh >= REFRESH_EVERY {
+        if self.since_refresh * REFRESH_PART >= self.entries.len() {
             self.refresh();
         }
     }
@@ -155,5 +176,71 @@ impl Corpus {
         self.held -= entry.features.len();
         self.lines -= u64::from(entry.cost.lines);
         self.ns = self.ns.saturating_sub(entry.cost.ns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::campaign::search::seen::Kernel;
+    use crate::coverage::Feature;
+    use program::Mount;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+    use std::collections::BTreeSet;
+
+    const CHEAP: Cost = Cost { lines: 5, ns: 1000 };
+
+    fn add(corpus: &mut Corpus, name: u64, shows: &[u32], cost: Cost) {
+        let key = |pc: &u32| Key::new(Feature::site(*pc), Kernel::default());
+        let keys: Vec<Key> = shows.iter().map(key).collect();
+        corpus.add(Program::from_seed(name, Mount::Xfs), name, &keys, cost);
+    }
+
+    fn names(corpus: &Corpus) -> BTreeSet<u64> {
+        corpus.entries.iter().map(|entry| entry.name).collect()
+    }
+
+    #[test]
+    fn what_is_evicted_shows_nothing_that_others_do_not() {
+        let mut corpus = Corpus::new(3, 100);
+        add(&mut corpus, 1, &[1, 2], CHEAP);
+        add(&mut corpus, 2, &[3], CHEAP);
+        add(&mut corpus, 3, &[4, 5, 6], CHEAP);
+        add(&mut corpus, 4, &[1, 2, 7], CHEAP);
+        assert_eq!(names(&corpus), [2, 3, 4].into());
+        assert_eq!(corpus.held, 7);
+        // The same program again is the same program.
+        add(&mut corpus, 4, &[1, 2, 7], CHEAP);
+        assert_eq!(corpus.len(), 3);
+    }
+
+    #[test]
+    fn memory_is_bounded_even_if_everything_is_rare() {
+        let mut corpus = Corpus::new(1000, 10);
+        for name in 0..100 {
+            let first = name as u32 * 3;
+            add(&mut corpus, name, &[first, first + 1, first + 2], CHEAP);
+            assert!(corpus.held <= 10);
+        }
+        assert_eq!(corpus.len(), 3);
+    }
+
+    #[test]
+    fn rare_and_cheap_programs_are_picked_more_often_and_none_never() {
+        let mut corpus = Corpus::default();
+        for name in 0..10 {
+            add(&mut corpus, name, &[0, 1, 2], CHEAP);
+        }
+        add(&mut corpus, 10, &[0, 10, 11, 12], CHEAP);
+        add(&mut corpus, 11, &[0, 20, 21, 22], Cost { lines: 60, ns: 1_000_000 });
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut counts = [0; 12];
+        for _ in 0..5000 {
+            counts[corpus.pick(&mut rng).1 as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
+        assert!(counts[..10].iter().all(|count| counts[10] > 3 * count), "{counts:?}");
+        assert!(counts[10] > counts[11] * 3 / 2, "{counts:?}");
     }
 }

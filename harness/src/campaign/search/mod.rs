@@ -15,6 +15,9 @@ mod mixture;
 mod seen;
 mod triage;
 
+#[cfg(test)]
+mod tests;
+
 pub use corpus::{Cost, name};
 pub use seen::{Kernel, Reached};
 
