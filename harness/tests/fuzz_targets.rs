@@ -22,15 +22,15 @@ fn built(name: &str) -> PathBuf {
             compiler.is_ok_and(|output| output.status.success()),
             "a C++ compiler is missing: apt-get install g++"
         );
-        // Beside what the workspace has built, so that both use the same dependencies.
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp");
+        // In the workspace's own target directory: `cargo clean` takes it along.
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz");
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/Cargo.toml");
         let output = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--locked", "--bin", "leases", "--bin", "canary"])
             .arg("--manifest-path")
             .arg(&manifest)
             .arg("--target-dir")
-            .arg(target)
+            .arg(&target)
             .output()
             .expect("cargo starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
