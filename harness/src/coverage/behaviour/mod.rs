@@ -120,7 +120,7 @@ fn range_class(start: u64, end: u64, size: u64) -> u64 {
         0 => 0,
         1..PAGE => 1,
         PAGE => 2,
-        ..HUGE_PAGE => 3,
+        _ if len < HUGE_PAGE => 3,
         u64::MAX => 4,
         _ => 5,
     };
