@@ -3,6 +3,7 @@
 //! The codes obey `git bisect run`, which reads 1 as bad, 125 as "cannot tell" and everything above 127 as "stop". Does not
 //! print: an error is a value until `main` shows it.
 
+use crate::machine::build::BuildError;
 use crate::report::ReportError;
 use crate::target::TargetError;
 use std::path::PathBuf;
@@ -67,6 +68,9 @@ pub enum Error {
     /// The target failed; nothing is known about the kernel.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// No kernel was built.
+    #[error(transparent)]
+    Build(BuildError),
     /// A report could not be written.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -87,9 +91,13 @@ impl Error {
             Error::Usage { .. }
             | Error::Read { .. }
             | Error::Program { .. }
-            | Error::Record { .. } => Exit::Usage,
+            | Error::Record { .. }
+            | Error::Build(BuildError::Wrong { .. }) => Exit::Usage,
             Error::Target(
                 TargetError::Boot { .. } | TargetError::Missing { .. } | TargetError::Infra(_),
+            )
+            | Error::Build(
+                BuildError::Failed { .. } | BuildError::Interrupted | BuildError::Machine(_),
             )
             | Error::Report(_) => Exit::Untestable,
             Error::Internal(_) => Exit::Internal,
@@ -99,7 +107,13 @@ impl Error {
     /// What to do next.
     pub fn hint(&self) -> String {
         match self {
-            Error::Usage { hint, .. } => hint.clone(),
+            Error::Usage { hint, .. }
+            | Error::Build(BuildError::Wrong { hint, .. } | BuildError::Failed { hint, .. }) => {
+                hint.clone()
+            }
+            Error::Build(BuildError::Interrupted | BuildError::Machine(_)) => {
+                "what was compiled is kept: the same command goes on from there".into()
+            }
             Error::Read { .. } => "check the path and its permissions".into(),
             Error::Program { .. } => {
                 "`pinfuzz generate --count 1` prints a well-formed program to compare with".into()
@@ -122,6 +136,16 @@ impl Error {
             Error::Internal(_) => {
                 "this is a bug of pinfuzz, not of the kernel: please report it with the output above".into()
             }
+        }
+    }
+}
+
+impl From<BuildError> for Error {
+    fn from(error: BuildError) -> Error {
+        match error {
+            // Trouble of the machine is told as everywhere.
+            BuildError::Machine(error) => Error::Target(error),
+            error => Error::Build(error),
         }
     }
 }

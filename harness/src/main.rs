@@ -32,8 +32,10 @@ enum Command {
     Repro(cmd::repro::Args),
     Check(cmd::check::Args),
     Show(cmd::show::Args),
+    Coverage(cmd::coverage::Args),
     Generate(cmd::generate::Args),
     Bench(cmd::bench::Args),
+    Kernel(cmd::kernel::Args),
     Doctor(cmd::doctor::Args),
 }
 
@@ -45,8 +47,10 @@ impl Command {
             Command::Repro(args) => cmd::repro::run(&args),
             Command::Check(args) => cmd::check::run(&args),
             Command::Show(args) => cmd::show::run(&args),
+            Command::Coverage(args) => cmd::coverage::run(&args),
             Command::Generate(args) => cmd::generate::run(&args),
             Command::Bench(args) => cmd::bench::run(&args),
+            Command::Kernel(args) => cmd::kernel::run(&args),
             Command::Doctor(args) => cmd::doctor::run(&args),
         }
     }

@@ -5,7 +5,7 @@
 pub mod bytes;
 pub mod errno;
 mod event;
-mod hex;
+pub mod hex;
 pub mod memory;
 pub mod reached;
 pub mod record;

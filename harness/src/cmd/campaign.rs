@@ -171,7 +171,7 @@ fn workers(kernels: usize) -> usize {
 }
 
 /// A flag that the first Ctrl-C (or SIGTERM) sets; the second one leaves at once.
-fn catch_signals() -> Result<Arc<AtomicBool>, Error> {
+pub fn catch_signals() -> Result<Arc<AtomicBool>, Error> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // The order matters: the first handler acts only on a flag that an earlier signal has set.

@@ -11,7 +11,7 @@ use std::fmt::Write;
 /// Installs nothing. Boots a guest to find out whether KVM works, if a kernel is there to boot.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kernel to boot: debian:6.12, debian:6.1, or the path of a bzImage and its modules
+    /// Kernel to boot: debian:6.12, debian:6.1, one of `pinfuzz kernel list`, or the path of a bzImage and its modules
     #[arg(long, value_name = "NAME|PATH[:MODULES]", default_value = "debian:6.12")]
     kernel: String,
     /// Fetch the kernel if it is not there

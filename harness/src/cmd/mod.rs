@@ -5,8 +5,10 @@
 pub mod bench;
 pub mod campaign;
 pub mod check;
+pub mod coverage;
 pub mod doctor;
 pub mod generate;
+pub mod kernel;
 mod live;
 pub mod repro;
 pub mod run;

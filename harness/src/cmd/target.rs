@@ -2,6 +2,9 @@
 
 use crate::cmd::{self, values};
 use harness::exit::Error;
+use harness::machine::build;
+use harness::machine::cache::Cache;
+use harness::machine::kernel::no_such;
 use harness::report::Provenance;
 use harness::target::qemu::{Accel, Config, Mode, QemuTarget};
 use harness::target::{Target, TargetError};
@@ -49,7 +52,7 @@ pub struct TargetArgs {
     /// Where programs run
     #[arg(long, value_enum, default_value = "qemu", help_heading = "Target")]
     pub target: Kind,
-    /// Kernel: debian:6.12, debian:6.1, or the path of a bzImage and its modules
+    /// Kernel: debian:6.12, debian:6.1, one of `pinfuzz kernel list`, or the path of a bzImage and its modules
     #[arg(
         long = "kernel",
         value_name = "NAME|PATH[:MODULES]",
@@ -211,9 +214,15 @@ fn check_kernel(kernel: &str) -> Result<(), Error> {
     if KERNELS.contains(&kernel) {
         return Ok(());
     }
-    let hint = format!("name {} or the path of a bzImage", KERNELS.join(", "));
+    if Cache::open().is_ok_and(|cache| build::find(kernel, &cache).is_some()) {
+        return Ok(());
+    }
+    let hint = format!(
+        "name {}, one of `pinfuzz kernel list`, or the path of a bzImage",
+        KERNELS.join(", ")
+    );
     if kernel.starts_with("debian:") {
-        return Err(Error::usage(format!("there is no kernel `{kernel}`"), hint));
+        return Err(Error::usage(no_such(kernel), hint));
     }
     let (image, modules) = match kernel.split_once(':') {
         Some((image, modules)) => (image, Some(modules)),

@@ -4,7 +4,10 @@
 //! kernel shows how calls ended in which state (`behaviour`). Both become features, and the search knows nothing else.
 
 pub mod behaviour;
+pub mod map;
+pub mod page;
 pub mod sites;
+pub mod survey;
 
 use crate::target::Done;
 use serde::{Deserialize, Serialize};

@@ -65,6 +65,19 @@ impl Apt {
         })
     }
 
+    /// The version of a package that would be downloaded.
+    pub fn version_of(&self, package: &str) -> Result<String, TargetError> {
+        let mut command = self.command("apt-cache");
+        let output = output(command.args(["show", "--no-all-versions", package]))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text.lines().find_map(|line| line.strip_prefix("Version: "));
+        // It becomes the name of a folder.
+        let fine = |c: char| c.is_ascii_alphanumeric() || ".+~-:".contains(c);
+        version.filter(|v| v.chars().all(fine)).map(str::to_string).ok_or_else(|| {
+            infra(format!("apt knows no {package}: {}", quote(&output).replace('\n', " ")))
+        })
+    }
+
     /// Downloads a package into `dir`.
     pub fn download(&self, package: &str, dir: &Path) -> Result<PathBuf, TargetError> {
         run(self.command("apt-get").args(["-q", "download", package]).current_dir(dir))?;

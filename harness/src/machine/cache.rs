@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The file that says that an entry is whole. Its content is the version of the cache's form.
-const MARKER: &str = ".complete";
+pub(crate) const MARKER: &str = ".complete";
 /// Bump when entries of old runs must not be used any more.
 const FORM: &str = "pinfuzz cache 1\n";
 /// Prefix of directories in which entries are being made.
@@ -67,6 +67,22 @@ impl Cache {
             .map_err(file_trouble("opening lock", &path))?;
         file.lock().map_err(file_trouble("locking", &path))?;
         Ok(Lock { _file: file })
+    }
+
+    /// The lock of that name, unless somebody has it.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, TargetError> {
+        let path = self.root.join("locks").join(name);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(file_trouble("opening lock", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(file_trouble("locking", &path)(error)),
+        }
     }
 
     /// The place of an entry, if it is there and whole.
@@ -199,6 +215,16 @@ impl Cache {
         fs::rename(&temporary, &path).map_err(file_trouble("writing", &path))
     }
 
+    /// What follows `prefix` in the names of facts, in order.
+    pub fn facts(&self, prefix: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join("facts")).into_iter().flatten().flatten();
+        let names = entries.filter_map(|e| e.file_name().into_string().ok());
+        let mut names: Vec<String> =
+            names.filter_map(|name| Some(name.strip_prefix(prefix)?.to_string())).collect();
+        names.sort();
+        names
+    }
+
     /// A fact, if it was remembered.
     pub fn recall(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.root.join("facts").join(name)).ok()
@@ -264,6 +290,19 @@ mod tests {
         assert!(!keys.contains(&"a-00".into()), "{keys:?}");
         assert_eq!(keys.len(), FAMILY + 1);
         assert!(cache.hold("k", "a-00").unwrap().is_none());
+    }
+
+    #[test]
+    fn facts_are_found_by_how_they_begin_and_locks_by_nobody_else() {
+        let (_dir, cache) = cache();
+        for name in ["b-2", "a-1", "b-1"] {
+            cache.remember(name, "x").unwrap();
+        }
+        assert_eq!(cache.facts("b-"), ["1", "2"]);
+        let held = cache.try_lock("l").unwrap();
+        assert!(held.is_some() && cache.try_lock("l").unwrap().is_none());
+        drop(held);
+        assert!(cache.try_lock("l").unwrap().is_some());
     }
 
     #[test]

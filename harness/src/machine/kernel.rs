@@ -1,11 +1,11 @@
-//! Kernels under test: Debian's stock ones, fetched into the cache, or any bzImage with its modules.
+//! Kernels under test: Debian's stock ones, fetched into the cache, those that were built, or any bzImage with its modules.
 //!
-//! Builds no kernel.
+//! Builds no kernel: that is `build`.
 
 use super::apt::{Apt, Lists};
 use super::cache::Cache;
 use super::modules::{self, Modules};
-use super::{file_trouble, infra, packages, run, scratch};
+use super::{build, file_trouble, infra, packages, run, scratch};
 use crate::target::TargetError;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -38,6 +38,8 @@ pub struct Kernel {
     pub image: PathBuf,
     /// `lib/modules/RELEASE`, if there is one.
     pub modules: Option<PathBuf>,
+    /// The image before it was packed, with its symbols and lines, if it lies beside.
+    pub vmlinux: Option<PathBuf>,
 }
 
 /// Finds the kernel of that name; fetches it if it is one of Debian's and not in the cache.
@@ -50,9 +52,11 @@ pub fn find(
         let dir = debian(name, meta, series, cache, progress)?;
         return unpacked(name, &dir);
     }
+    if let Some(built) = build::find(name, cache) {
+        return build::kernel(&built);
+    }
     if name.starts_with("debian:") {
-        let known: Vec<&str> = DEBIAN.iter().map(|(short, ..)| *short).collect();
-        return Err(infra(format!("no such kernel: {name} (known: {})", known.join(", "))));
+        return Err(infra(no_such(name)));
     }
     let (image, given) = split(name);
     let release = release(&image)?;
@@ -63,7 +67,38 @@ pub fn find(
         Some(dir) => Some(dir),
         None => beside(&image, &release),
     };
-    Ok(Kernel { name: name.into(), release, image, modules })
+    let vmlinux = vmlinux_beside(&image);
+    Ok(Kernel { name: name.into(), release, image, modules, vmlinux })
+}
+
+/// What to say of a kernel of Debian's that is neither known nor built.
+pub fn no_such(name: &str) -> String {
+    if let Some((source, profiles)) = name.split_once('+')
+        && DEBIAN.iter().any(|(short, ..)| *short == source)
+    {
+        let known = |p: &&str| build::PROFILES.iter().any(|(name, _)| name == p);
+        let profiles: Vec<&str> = profiles.split('+').collect();
+        if profiles.iter().all(|p| known(&p)) {
+            let options: String = profiles.iter().map(|p| format!(" --profile {p}")).collect();
+            return format!(
+                "kernel {name} is not built: run `pinfuzz kernel build {source}{options}`"
+            );
+        }
+    }
+    let known: Vec<&str> = DEBIAN.iter().map(|(short, ..)| *short).collect();
+    let name = name.escape_debug();
+    format!(
+        "no such kernel: {name} (known: {}; `pinfuzz kernel list` names those that were built)",
+        known.join(", ")
+    )
+}
+
+/// The `vmlinux` beside an image, or at the top of the build tree that the image lies in.
+pub fn vmlinux_beside(image: &Path) -> Option<PathBuf> {
+    let image = fs::canonicalize(image).ok()?;
+    let folder = image.parent()?;
+    let top = folder.ends_with("arch/x86/boot").then(|| folder.ancestors().nth(3)).flatten();
+    [Some(folder), top].into_iter().flatten().map(|dir| dir.join("vmlinux")).find(|p| p.is_file())
 }
 
 /// `BZIMAGE[:MODULES]`; a colon that belongs to the image's own path stays with it.
@@ -198,7 +233,7 @@ fn unpacked(name: &str, dir: &Path) -> Result<Kernel, TargetError> {
         .map(|lib| dir.join(lib).join("modules").join(&release))
         .into_iter()
         .find(|dir| dir.is_dir());
-    Ok(Kernel { name: name.into(), release, image, modules })
+    Ok(Kernel { name: name.into(), release, image, modules, vmlinux: None })
 }
 
 #[cfg(test)]
@@ -250,6 +285,9 @@ mod tests {
         let error = find(&name, &cache, quiet).unwrap_err().to_string();
         assert_eq!(error, "no such directory of modules: /no/where");
         let error = find("debian:2.6", &cache, quiet).unwrap_err().to_string();
-        assert_eq!(error, "no such kernel: debian:2.6 (known: debian:6.12, debian:6.1)");
+        assert_eq!(
+            error,
+            "no such kernel: debian:2.6 (known: debian:6.12, debian:6.1; `pinfuzz kernel list` names those that were built)"
+        );
     }
 }

@@ -1,9 +1,10 @@
-//! What a guest is made of: packages, kernels, modules, images and the initramfs, and the cache they are kept in.
+//! What a guest is made of: packages, kernels (fetched or built), modules, images and the initramfs, and the cache they are kept in.
 //!
 //! Starts no guest: that is `target::qemu`.
 
 pub mod agent;
 pub mod apt;
+pub mod build;
 pub mod cache;
 pub mod cpio;
 pub mod digest;

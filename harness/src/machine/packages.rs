@@ -8,11 +8,11 @@ use crate::target::TargetError;
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Every program that we start, with its package.
-const HOMES: [(&str, &str); 9] = [
+/// Every program that we start, with its package, and the headers that kernels are built with.
+const HOMES: [(&str, &str); 22] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("mkfs.ext4", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
@@ -22,6 +22,19 @@ const HOMES: [(&str, &str); 9] = [
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
     ("dpkg-deb", "dpkg"),
+    ("gcc", "gcc"),
+    ("ld", "binutils"),
+    ("make", "make"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("tar", "tar"),
+    ("xz", "xz-utils"),
+    ("patch", "patch"),
+    ("git", "git"),
+    ("/usr/include/stdio.h", "libc6-dev"),
+    ("/usr/include/libelf.h", "libelf-dev"),
+    ("/usr/include/openssl/opensslv.h", "libssl-dev"),
 ];
 
 /// What every guest needs.
@@ -30,6 +43,22 @@ pub const GUEST: [&str; 6] =
 
 /// What getting Debian's kernels needs.
 pub const DEBIAN: [&str; 3] = ["apt-get", "apt-cache", "dpkg-deb"];
+
+/// What building a kernel needs.
+pub const KERNEL: [&str; 12] = [
+    "gcc",
+    "ld",
+    "make",
+    "flex",
+    "bison",
+    "bc",
+    "tar",
+    "xz",
+    "patch",
+    "/usr/include/stdio.h",
+    "/usr/include/libelf.h",
+    "/usr/include/openssl/opensslv.h",
+];
 
 /// Where system programs lie that an ordinary user's PATH leaves out.
 const SYSTEM: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -58,7 +87,11 @@ pub fn expect(program: &str) -> Result<PathBuf, TargetError> {
 
 /// The packages of those programs that are missing.
 pub fn missing_packages(programs: &[&str]) -> BTreeSet<&'static str> {
-    programs.iter().filter(|p| find(p).is_none()).map(|p| package(p)).collect()
+    let there = |name: &str| match name.starts_with('/') {
+        true => Path::new(name).exists(),
+        false => find(name).is_some(),
+    };
+    programs.iter().filter(|p| !there(p)).map(|p| package(p)).collect()
 }
 
 /// The line that a user is to type.
@@ -181,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_program_has_a_package() {
-        for program in GUEST.iter().chain(&DEBIAN) {
+        for program in GUEST.iter().chain(&DEBIAN).chain(&KERNEL).chain(&["git"]) {
             assert!(!package(program).is_empty());
         }
     }

@@ -36,7 +36,8 @@ pub struct ReportError {
 }
 
 impl ReportError {
-    pub(crate) fn new(path: impl Into<PathBuf>, source: std::io::Error) -> ReportError {
+    /// Trouble with this path.
+    pub fn new(path: impl Into<PathBuf>, source: std::io::Error) -> ReportError {
         ReportError { path: path.into(), source }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Not a test by itself.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What a command said, and how it ended.
@@ -18,6 +19,12 @@ pub struct Output {
 pub fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pinfuzz"));
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A campaign keeps its corpus where it stands: that of another test, or of an earlier run, would change what it does.
+    let reports =
+        words.iter().position(|word| *word == "--reports").and_then(|at| words.get(at + 1));
+    if let Some(dir) = reports.filter(|dir| Path::new(dir).is_dir()) {
+        command.current_dir(dir);
+    }
     command
 }
 

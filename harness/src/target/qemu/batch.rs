@@ -149,12 +149,11 @@ impl QemuTarget {
         }
         let exact = self.recipe.mode == Mode::Exact;
         let block_after_ms = if self.recipe.kvm { BLOCK_AFTER_KVM } else { BLOCK_AFTER_TCG };
-        let (record, cover) = (self.record, self.cover);
+        let (record, cover, keep_every) = (self.record, self.cover, self.keep_every);
         let guest = self.guest()?;
         guest.runs += 1;
         let run = guest.runs;
-        // Every second run stays until the media are looked at; the others make room, as files are removed in real life.
-        let keep = exact || (record && run % 2 == 1);
+        let keep = exact || (record && (run - 1).is_multiple_of(keep_every));
         let options = RunOptions { keep, record, cover, block_after_ms };
         let job = Job::Run { run, program: item.program.clone(), options };
         batch.fed += 1;

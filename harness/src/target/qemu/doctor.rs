@@ -7,7 +7,7 @@ use super::super::TargetError;
 use super::snapshot::{self, Recipe};
 use super::{Accel, Config, accel, vm};
 use crate::machine::cache::Cache;
-use crate::machine::{image, kernel, packages, scratch};
+use crate::machine::{build, image, kernel, packages, scratch};
 use std::fs;
 use std::path::Path;
 
@@ -76,7 +76,9 @@ pub fn examine(
     space(&cache, &mut findings);
     let qemu = config.qemu.clone().or_else(|| packages::find("qemu-system-x86_64"));
     let name = &config.kernel;
-    let known = !name.starts_with("debian:") || kernel::cached(name, &cache).is_some();
+    let known = !name.starts_with("debian:")
+        || kernel::cached(name, &cache).is_some()
+        || build::find(name, &cache).is_some();
     let before = findings.list.len();
     match qemu {
         None => findings.add("accelerator", State::Note, "unknown until qemu is installed"),
@@ -162,6 +164,10 @@ fn kernels(cache: &Cache, findings: &mut Findings) {
                 findings.add(name, State::Note, "not fetched yet; the first run that wants it does")
             }
         }
+    }
+    for built in build::list(cache) {
+        let text = format!("built {}, {}", built.record.when, built.record.release);
+        findings.add(&built.name, State::Good, text);
     }
 }
 

@@ -77,7 +77,13 @@ pub struct Config {
     pub qemu: Option<PathBuf>,
     /// Words appended to the kernel command line.
     pub append: String,
+    /// Every which run of a guest is kept until the media are looked at, in fast mode. The others are complete at once: for searches that
+    /// wait for each run, since a look costs some 0.3 s.
+    pub keep_every: u32,
 }
+
+/// Half of the runs are kept; the others make room, as files are removed in real life.
+const KEEP_EVERY: u32 = 2;
 
 impl Default for Config {
     fn default() -> Config {
@@ -89,6 +95,7 @@ impl Default for Config {
             worker: 0,
             qemu: None,
             append: String::new(),
+            keep_every: KEEP_EVERY,
         }
     }
 }
@@ -111,6 +118,7 @@ pub struct QemuTarget {
     queue: VecDeque<batch::Item>,
     record: bool,
     cover: bool,
+    keep_every: u32,
 }
 
 impl QemuTarget {
@@ -182,6 +190,7 @@ impl QemuTarget {
             queue: VecDeque::new(),
             record: true,
             cover: true,
+            keep_every: config.keep_every.max(1),
         };
         // Trouble shows here rather than in the first batch.
         target.start()?;

@@ -1,0 +1,5 @@
+//! Programs about leases and what breaks them.
+
+#![no_main]
+
+pinfuzz_fuzz::guest_target!("leases");

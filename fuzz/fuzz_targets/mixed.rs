@@ -1,0 +1,5 @@
+//! Programs on all four mounts.
+
+#![no_main]
+
+pinfuzz_fuzz::guest_target!("mixed");
