@@ -254,7 +254,7 @@ impl Search {
         // A number that nobody is waiting for is that of a program that was given up as lost: what it showed is counted.
         match self.flying.remove(&number)? {
             Flight::Rerun(candidate) => return self.rerun(candidate, &keys, run),
-            Flight::Drawn(arm) => self.mixture.reward(arm, first_seen),
+            Flight::Drawn(arm) => self.mixture.reward(arm, run.cost.ns, first_seen),
             Flight::Seed(_) => {}
         }
         if !run.spoiled {

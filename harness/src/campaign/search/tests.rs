@@ -10,7 +10,7 @@ fn settings(guided: bool) -> Settings {
 }
 
 fn run(features: &[Feature]) -> Run<'_> {
-    Run { features, spoiled: false, cost: Cost { lines: 10, ns: 1000 } }
+    Run { features, spoiled: false, cost: Cost { lines: 10, ns: 100_000_000 } }
 }
 
 fn behaviour(number: u64) -> Feature {
