@@ -33,8 +33,18 @@ fn report(run: &Path) -> Value {
 fn a_campaign_accounts_for_every_program() {
     let dir = scratch();
     let reports = dir.path().to_str().unwrap();
-    let words =
-        ["campaign", "--target", "fake", "--programs", "200", "--seed", SEED, "--reports", reports];
+    let words = [
+        "campaign",
+        "--unguided",
+        "--target",
+        "fake",
+        "--programs",
+        "200",
+        "--seed",
+        SEED,
+        "--reports",
+        reports,
+    ];
     let output = pinfuzz(&words);
     let report = report(&run_dir(dir.path()));
     assert_eq!(report["schema"], 3);
@@ -52,8 +62,18 @@ fn a_campaign_accounts_for_every_program() {
 fn a_campaign_counts_what_met_what() {
     let dir = scratch();
     let reports = dir.path().to_str().unwrap();
-    let words =
-        ["campaign", "--target", "fake", "--programs", "400", "--seed", SEED, "--reports", reports];
+    let words = [
+        "campaign",
+        "--unguided",
+        "--target",
+        "fake",
+        "--programs",
+        "400",
+        "--seed",
+        SEED,
+        "--reports",
+        reports,
+    ];
     let output = pinfuzz(&words);
     let run = run_dir(dir.path());
     let report = report(&run);
@@ -85,8 +105,18 @@ fn a_campaign_counts_what_met_what() {
 fn a_campaign_says_what_it_exercised_and_what_not() {
     let dir = scratch();
     let reports = dir.path().to_str().unwrap();
-    let words =
-        ["campaign", "--target", "fake", "--programs", "60", "--seed", SEED, "--reports", reports];
+    let words = [
+        "campaign",
+        "--unguided",
+        "--target",
+        "fake",
+        "--programs",
+        "60",
+        "--seed",
+        SEED,
+        "--reports",
+        reports,
+    ];
     let output = pinfuzz(&words);
     let run = run_dir(dir.path());
     let forms = report(&run)["exercised"]["xfs-dax"].as_object().unwrap().clone();
@@ -144,6 +174,7 @@ fn a_planted_bug_is_found_saved_and_reproduced() {
     let reports = dir.path().to_str().unwrap();
     let found = pinfuzz(&[
         "campaign",
+        "--unguided",
         "--target",
         "fake",
         "--bug",
@@ -207,6 +238,7 @@ fn the_same_seed_finds_the_same() {
         let reports = dir.path().to_str().unwrap();
         let words = [
             "campaign",
+            "--unguided",
             "--target",
             "fake",
             "--bug",
@@ -228,9 +260,18 @@ fn the_same_seed_finds_the_same() {
 fn signalled(signal: &str) -> (cli::Output, Duration, tempfile::TempDir) {
     let dir = scratch();
     let reports = dir.path().to_str().unwrap();
-    let child = command(&["campaign", "--target", "fake", "--time", "1h", "--reports", reports])
-        .spawn()
-        .unwrap();
+    let child = command(&[
+        "campaign",
+        "--unguided",
+        "--target",
+        "fake",
+        "--time",
+        "1h",
+        "--reports",
+        reports,
+    ])
+    .spawn()
+    .unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     let sent = Instant::now();
     let id = child.id().to_string();
@@ -263,7 +304,7 @@ fn ctrl_c_ends_within_seconds_and_keeps_everything() {
 fn a_full_disk_is_one_clear_line_and_keeps_what_there_is() {
     let dir = scratch();
     let words = [
-        "campaign --target fake --bug truncate-keeps-tail --programs 2000 --seed",
+        "campaign --target fake --unguided --bug truncate-keeps-tail --programs 2000 --seed",
         SEED,
         "--reports",
         dir.path().to_str().unwrap(),
@@ -282,4 +323,135 @@ fn a_full_disk_is_one_clear_line_and_keeps_what_there_is() {
     assert!(run.join("report.json").exists());
     let saved = std::fs::read_dir(run.join("anomalies")).unwrap().count();
     assert_eq!(saved, 0, "no half of a find is left");
+    // The last resort: whoever has the output has the program.
+    let (_, told) = full.stderr.split_once("its program:\n").expect("the program is told");
+    let lines = told.lines().take_while(|line| line.starts_with("pinfuzz") || line.contains(' '));
+    let text: String = lines
+        .take_while(|line| !line.starts_with("ending") && !line.starts_with("not saved"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert!(program::Program::parse(&text).is_ok(), "{text}");
+}
+
+/// The words for a guided campaign on the fake with everything under `dir`.
+fn guided<'a>(dir: &'a str, corpus: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let words = ["campaign", "--target", "fake", "--reports", dir, "--corpus", corpus];
+    words.iter().chain(more).copied().collect()
+}
+
+#[test]
+fn a_campaign_that_was_killed_goes_on_and_keeps_what_it_had() {
+    let dir = scratch();
+    let reports = dir.path().join("reports");
+    let corpus = dir.path().join("corpus");
+    let (reports, corpus_text) = (reports.to_str().unwrap(), corpus.to_str().unwrap());
+    let more = ["--bug", "truncate-keeps-tail", "--time", "1h", "--seed", SEED];
+    let mut child = command(&guided(reports, corpus_text, &more)).spawn().unwrap();
+    let begun = Instant::now();
+    // Until something was found; the report that counts it is up to five seconds younger.
+    let run = loop {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing was found");
+        std::thread::sleep(Duration::from_millis(50));
+        let Ok(mut runs) = std::fs::read_dir(reports) else { continue };
+        let Some(Ok(run)) = runs.next() else { continue };
+        let finds = std::fs::read_dir(run.path().join("anomalies"));
+        let whole = |entry: std::io::Result<std::fs::DirEntry>| {
+            !entry.unwrap().file_name().to_str().unwrap().starts_with('.')
+        };
+        if run.path().join("state.json").exists() && finds.is_ok_and(|mut f| f.any(whole)) {
+            break run.path();
+        }
+    };
+    let run_text = run.to_str().unwrap();
+    let second = pinfuzz(&["campaign", "--resume", run_text]);
+    assert_eq!(second.code, 129, "{}", second.stderr);
+    assert!(second.stderr.contains("is in use by another pinfuzz"), "{}", second.stderr);
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let next = |run: &Path| {
+        let text = std::fs::read_to_string(run.join("state.json")).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["next"].as_u64().unwrap()
+    };
+    let finds = |run: &Path| {
+        let entries = std::fs::read_dir(run.join("anomalies")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (before, reserved, kept) = (report(&run), next(&run), finds(&run));
+    let resumed = pinfuzz(&["campaign", "--resume", run_text, "--programs", "300"]);
+    assert_eq!(resumed.code, 1, "{}{}", resumed.stdout, resumed.stderr);
+    let after = report(&run);
+    let total = |report: &Value, name: &str| report["totals"][name].as_u64().unwrap();
+    assert_eq!(after["state"], "all programs were run");
+    assert_eq!((&after["seed"], &after["started"]), (&before["seed"], &before["started"]));
+    assert!(total(&after, "judged") >= total(&before, "judged") + 300);
+    assert!(after["seconds"].as_f64() > before["seconds"].as_f64());
+    assert_eq!(next(&run), reserved + 300, "no number is drawn twice");
+    assert!(finds(&run).is_superset(&kept));
+    let listed: std::collections::BTreeSet<String> = after["anomalies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|a| a["folders"].as_array().unwrap())
+        .map(|folder| folder.as_str().unwrap().trim_start_matches("anomalies/").to_string())
+        .collect();
+    assert_eq!(listed, finds(&run), "every find is in the report");
+
+    let lines = std::fs::read_to_string(run.join("progress.jsonl")).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let grows =
+        |name: &str| lines.windows(2).all(|two| two[0][name].as_f64() <= two[1][name].as_f64());
+    assert!(grows("seconds") && grows("programs") && grows("behaviour"), "{lines:?}");
+    assert_eq!(lines.last().unwrap()["behaviour"], after["search"]["behaviour"]);
+    let reached = std::fs::read_to_string(run.join("reached.txt")).unwrap();
+    let distinct: std::collections::BTreeSet<&str> = reached.lines().collect();
+    assert_eq!(distinct.len(), reached.lines().count());
+    assert_eq!(distinct.len() as u64, after["search"]["behaviour"].as_u64().unwrap());
+
+    let over = pinfuzz(&["campaign", "--resume", reports]);
+    assert_eq!(over.code, 129, "{}", over.stderr);
+    assert!(over.stderr.contains("--resume"), "{}", over.stderr);
+}
+
+#[test]
+fn a_corpus_is_used_again_by_the_next_campaign() {
+    let dir = scratch();
+    let reports = dir.path().join("reports");
+    let corpus = dir.path().join("corpus");
+    let (reports, corpus_text) = (reports.to_str().unwrap(), corpus.to_str().unwrap());
+    let more = ["--programs", "300", "--seed", SEED];
+    let first = pinfuzz(&guided(reports, corpus_text, &more));
+    assert!(first.stdout.contains(", corpus "), "{}", first.stdout);
+    let files = || std::fs::read_dir(&corpus).unwrap().count();
+    let kept = files();
+    assert!(kept > 5, "{kept} programs");
+    std::fs::write(corpus.join("note to self"), "no program").unwrap();
+    let more = ["--programs", "300", "--workers", "2", "--fuzz-target", "xfs_dax"];
+    let second = pinfuzz(&guided(reports, corpus_text, &more));
+    let complaint = "not programs, and left alone";
+    assert!(second.stderr.contains(complaint), "{}", second.stderr);
+    assert!(second.stderr.contains("note to self"), "{}", second.stderr);
+    assert!(files() > kept, "the note is still there");
+    let report = {
+        let mut runs: Vec<_> =
+            std::fs::read_dir(reports).unwrap().map(|run| run.unwrap().path()).collect();
+        runs.sort();
+        runs.into_iter().map(|run| report(&run)).find(|r| r["search"]["fuzz_target"] == "xfs_dax")
+    };
+    let report = report.expect("the second run's report");
+    assert_eq!(report["images"], serde_json::json!(["xfs-dax"]));
+    assert_eq!(report["totals"]["judged"], 300);
+}
+
+#[test]
+fn a_corpus_that_cannot_be_written_ends_the_campaign_and_loses_no_program() {
+    let dir = scratch();
+    let reports = dir.path().join("reports");
+    // Programs may be read there, but nothing can be made there, not even by root.
+    let more = ["--programs", "300", "--seed", SEED];
+    let full = pinfuzz(&guided(reports.to_str().unwrap(), "/proc/self/fdinfo", &more));
+    assert!(full.stdout.contains("ended: cannot write /proc/"), "{}{}", full.stdout, full.stderr);
+    assert!(full.stderr.contains("not saved: a program of the corpus; its program:\npinfuzz 1\n"));
+    assert_eq!(full.code, 125, "{}", full.stderr);
 }

@@ -42,6 +42,25 @@ fn values_that_do_not_exist() {
 }
 
 #[test]
+fn options_of_a_campaign_that_contradict_each_other() {
+    let dir = scratch();
+    let run = dir.path().to_str().unwrap();
+    fails(&pinfuzz(&["campaign", "--resume", run, "--seed", "1"]), 129, "--seed");
+    fails(&pinfuzz(&["campaign", "--resume", run, "--target", "fake"]), 129, "--target");
+    fails(&pinfuzz(&["campaign", "--resume", run]), 129, "report.json");
+    fails(&pinfuzz(&["campaign", "--resume", "/no/such/run"]), 129, "cannot read /no/such/run");
+    fails(&pinfuzz(&["campaign", "--unguided", "--corpus", run]), 129, "--corpus");
+    fails(&pinfuzz(&["campaign", "--fuzz-target", "rings"]), 129, "no fuzz target `rings`");
+    let output = pinfuzz(&["campaign", "--fuzz-target", "pagecache", "--image", "xfs-dax"]);
+    fails(&output, 129, "no program of pagecache is at home on xfs-dax");
+}
+
+#[test]
+fn the_help_of_a_campaign() {
+    insta::assert_snapshot!(pinfuzz(&["campaign", "--help"]).stdout);
+}
+
+#[test]
 fn kernels_that_cannot_be_built() {
     let dir = scratch();
     let fragment = dir.path().join("my.config");

@@ -3,6 +3,8 @@
 //!
 //! Builds `fuzz/`, which takes a C++ compiler. Guests and instrumented builds are not here.
 
+use harness::machine::cache::Cache;
+use harness::machine::packages;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -17,11 +19,9 @@ const UNTESTABLE: i32 = 125;
 fn built(name: &str) -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let compiler = Command::new("c++").arg("--version").output();
-        assert!(
-            compiler.is_ok_and(|output| output.status.success()),
-            "a C++ compiler is missing: apt-get install g++"
-        );
+        let cache = Cache::open().expect("a cache");
+        packages::ensure(&cache, &packages::FUZZ, &|line| eprintln!("{line}"))
+            .expect("a C++ compiler");
         // In the workspace's own target directory: `cargo clean` takes it along.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz");
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/Cargo.toml");

@@ -5,7 +5,7 @@
 use crate::campaign::corpus::Folder;
 use crate::campaign::shared::Shared;
 use crate::campaign::{Note, Observer, progress, reached};
-use crate::report::{Lines, ReportError};
+use crate::report::{Lines, Report, ReportError};
 
 /// The files that grow, and the folder that is shared.
 pub struct Journal {
@@ -20,12 +20,7 @@ impl Journal {
     }
 
     /// Writes down where the campaign is. What was reached comes first: the other files count it.
-    pub fn write(
-        &mut self,
-        shared: &Shared,
-        state: &str,
-        trouble: bool,
-    ) -> Result<(), ReportError> {
+    pub fn write(&mut self, shared: &Shared, report: &Report) -> Result<(), ReportError> {
         let news = shared.search().news();
         if !news.is_empty() {
             self.reached.append(&reached::lines(&news))?;
@@ -34,7 +29,7 @@ impl Journal {
         if snapshot.ready {
             self.progress.append(&progress::line(&snapshot))?;
         }
-        shared.store.write(&shared.report(state, trouble))
+        shared.store.write(report)
     }
 
     /// Takes in what others have put into the folder of the corpus.

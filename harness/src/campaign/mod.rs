@@ -192,7 +192,7 @@ pub fn run(
     });
     let mut journal = Journal::new(saved.progress, saved.reached_lines, folder);
     journal.look_at_corpus(&shared, observer);
-    journal.write(&shared, "running", false)?;
+    journal.write(&shared, &shared.report("running", false))?;
 
     let (notes, inbox) = channel();
     let mut workers = Vec::new();
@@ -218,11 +218,8 @@ pub fn run(
         let mut ledger = shared.ledger();
         ledger.totals.lost = ledger.totals.drawn.saturating_sub(ledger.totals.judged);
     }
-    let written = shared
-        .numbers()
-        .close()
-        .and_then(|()| journal.write(&shared, &end.words(), end.is_trouble()));
     let mut last = shared.report(&end.words(), end.is_trouble());
+    let written = shared.numbers().close().and_then(|()| journal.write(&shared, &last));
     if let Err(error) = written
         && !end.is_trouble()
     {
@@ -275,7 +272,7 @@ fn watch(
         }
         if written.elapsed() >= REPORT_EVERY {
             written = Instant::now();
-            if let Err(error) = journal.write(shared, "running", false) {
+            if let Err(error) = journal.write(shared, &shared.report("running", false)) {
                 shared.end(End::Report(error));
             }
         }

@@ -30,9 +30,10 @@ const CORPORA: &str = "corpora";
 
 /// Run generated programs on a kernel, judge them, and keep what has no explanation
 ///
-/// Programs that reach something new are run again, and kept to be changed and crossed if they do it again; every fifth program at
-/// least is a new one. `--unguided` draws all programs from the seed alone. Ends after `--time` (counted from the moment when the first guest is ready) or `--programs`, whichever comes first, or with Ctrl-C,
-/// which keeps everything. A second Ctrl-C leaves at once.
+/// Programs that reach something new are run again, and kept to be changed and crossed if they do it again; about every fifth
+/// program at least is a new one. `--unguided` draws all programs from the seed alone. Ends after `--time` (counted from the
+/// moment when the first guest is ready) or `--programs`, whichever comes first, or with Ctrl-C, which keeps everything. A second
+/// Ctrl-C leaves at once.
 #[derive(clap::Args)]
 pub struct Args {
     /// How long to run, such as 90s, 2m or 1h [default: 2m unless --programs is given]

@@ -8,7 +8,7 @@ use crate::target::TargetError;
 use std::env;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The file that says that an entry is whole. Its content is the version of the cache's form.
 pub(crate) const MARKER: &str = ".complete";
@@ -23,6 +23,8 @@ pub struct Cache {
     root: PathBuf,
 }
 
+/// How often somebody who waits for an entry looks for it: making one takes seconds.
+const AGAIN: Duration = Duration::from_millis(50);
 /// How many entries of a family are kept. Each change of the agent makes another snapshot of some 120 MB; a bisection goes to and
 /// fro between a few.
 const FAMILY: usize = 6;
@@ -99,10 +101,18 @@ impl Cache {
         key: &str,
         make: impl FnOnce(&Path) -> Result<(), TargetError>,
     ) -> Result<PathBuf, TargetError> {
-        if let Some(path) = self.find(kind, key) {
-            return Ok(path);
-        }
-        let _lock = self.lock(&format!("{kind}-{key}"))?;
+        let name = format!("{kind}-{key}");
+        // Asked for again and again: who made the entry holds it from then on, for as long as a campaign lasts, and a lock that is waited for
+        // would come only after that.
+        let _lock = loop {
+            if let Some(path) = self.find(kind, key) {
+                return Ok(path);
+            }
+            match self.try_lock(&name)? {
+                Some(lock) => break lock,
+                None => std::thread::sleep(AGAIN),
+            }
+        };
         if let Some(path) = self.find(kind, key) {
             return Ok(path);
         }
@@ -253,6 +263,33 @@ mod tests {
         assert_eq!(made, again);
         assert_eq!(fs::read_to_string(again.join("f")).unwrap(), "1");
         assert_eq!(cache.keys("k"), ["x"]);
+    }
+
+    #[test]
+    fn who_waits_for_an_entry_does_not_wait_for_those_who_use_it() {
+        let (_dir, cache) = cache();
+        let (making, made) = std::sync::mpsc::channel();
+        let (done, all) = std::sync::mpsc::channel();
+        let cache = &cache;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let make = |path: &Path| {
+                    making.send(()).map_err(infra)?;
+                    // The other one arrives meanwhile.
+                    std::thread::sleep(4 * AGAIN);
+                    put(path, "f", "1")
+                };
+                cache.entry("k", "x", make).unwrap();
+                let hold = cache.hold("k", "x").unwrap().unwrap();
+                // As long as a campaign: until the other one has it as well.
+                all.recv().unwrap();
+                drop(hold);
+            });
+            made.recv().unwrap();
+            let entry = cache.entry("k", "x", |_| panic!("made twice")).unwrap();
+            done.send(()).unwrap();
+            assert!(entry.join("f").exists());
+        });
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub fn no_such(name: &str) -> String {
     {
         let known = |p: &&str| build::PROFILES.iter().any(|(name, _)| name == p);
         let profiles: Vec<&str> = profiles.split('+').collect();
-        if profiles.iter().all(|p| known(&p)) {
+        if profiles.iter().all(known) {
             let options: String = profiles.iter().map(|p| format!(" --profile {p}")).collect();
             return format!(
                 "kernel {name} is not built: run `pinfuzz kernel build {source}{options}`"

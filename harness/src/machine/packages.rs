@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Every program that we start, with its package, and the headers that kernels are built with.
-const HOMES: [(&str, &str); 22] = [
+const HOMES: [(&str, &str); 23] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("mkfs.ext4", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
@@ -23,6 +23,7 @@ const HOMES: [(&str, &str); 22] = [
     ("apt-cache", "apt"),
     ("dpkg-deb", "dpkg"),
     ("gcc", "gcc"),
+    ("g++", "g++"),
     ("ld", "binutils"),
     ("make", "make"),
     ("flex", "flex"),
@@ -59,6 +60,9 @@ pub const KERNEL: [&str; 12] = [
     "/usr/include/libelf.h",
     "/usr/include/openssl/opensslv.h",
 ];
+
+/// What building the fuzz targets needs beside Rust: libFuzzer is C++.
+pub const FUZZ: [&str; 1] = ["g++"];
 
 /// Where system programs lie that an ordinary user's PATH leaves out.
 const SYSTEM: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];

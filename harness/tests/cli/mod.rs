@@ -20,9 +20,10 @@ pub fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pinfuzz"));
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A campaign keeps its corpus where it stands: that of another test, or of an earlier run, would change what it does.
-    let reports =
-        words.iter().position(|word| *word == "--reports").and_then(|at| words.get(at + 1));
-    if let Some(dir) = reports.filter(|dir| Path::new(dir).is_dir()) {
+    let reports = words.iter().position(|word| *word == "--reports");
+    let reports = reports.and_then(|at| words.get(at + 1)).map(Path::new);
+    // One that shall not be there has a folder above it that is.
+    if let Some(dir) = reports.and_then(|dir| dir.ancestors().find(|dir| dir.is_dir())) {
         command.current_dir(dir);
     }
     command

@@ -66,6 +66,7 @@ impl Conductor {
             // What a lane of an earlier runner left does not concern this one.
             control.lanes[index].finished.set(control.lanes[index].posted.get());
             control.lanes[index].pid.store(0, Ordering::Release);
+            control.lanes[index].renew();
             std::thread::Builder::new().name(format!("t{index}")).stack_size(STACK).spawn(
                 move || {
                     let mine = &control.lanes[index];

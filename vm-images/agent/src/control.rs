@@ -118,6 +118,13 @@ pub struct LaneControl {
 }
 
 impl LaneControl {
+    /// Somebody new is about to serve the lane: what the one before was in the middle of when it was killed is not its.
+    pub fn renew(&self) {
+        for word in [&self.in_ring, &self.ready, &self.killed, &self.own_wait] {
+            word.store(0, Ordering::Release);
+        }
+    }
+
     /// Process and thread that serve the lane, if any do.
     pub fn server(&self) -> Option<(Pid, Pid)> {
         let id = |id: &AtomicU32| Pid::from_raw(id.load(Ordering::Acquire) as i32);

@@ -295,6 +295,25 @@ fn a_blocked_splice_is_seen_and_helped() {
 }
 
 #[test]
+fn a_child_is_not_taken_for_the_one_before_it_that_was_killed_in_a_ring() {
+    let child = usize::from(program::THREADS_MAX);
+    {
+        let bench = bench().lock().unwrap_or_else(PoisonError::into_inner);
+        let lane = &bench.control.lanes[child];
+        lane.in_ring.store(1, Ordering::Release);
+        lane.own_wait.store(1, Ordering::Release);
+    }
+    let (_, events) = play(vec![
+        on(0, open(F0, 0)),
+        on(0, Call::Pipe { slot: P0 }),
+        on(0, Call::Fork { child: 0 }),
+        Line::new(Lane::Child(0), Call::SpliceFromPipe { pipe: P0, file: F0, offset: 0, len: 8 }),
+    ]);
+    let (state, wchan) = blocked(&events, 3).expect("an empty pipe is waited for");
+    assert!(state == 'S' && !wchan.contains("cqring"), "{state} in {wchan}");
+}
+
+#[test]
 fn a_blocked_splice_goes_on_when_the_program_helps() {
     let (run, events) = play(vec![
         on(0, open(F0, 0)),

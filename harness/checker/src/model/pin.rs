@@ -183,9 +183,9 @@ impl World<'_> {
                 return None;
             }
         }
-        // With its process goes what it has in hand.
+        // With its process goes what it has in hand. A signal ends the wait of a copy while its gate is still held.
         let died = self.death(Self::process(self.line(call).lane)).0;
-        let until = released.min(died).saturating_sub(1);
+        let until = released.min(died).min(self.span(call).ret).saturating_sub(1);
         (stand.seq <= until).then_some((stand.seq, until))
     }
 

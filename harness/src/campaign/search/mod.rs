@@ -35,13 +35,14 @@ use triage::Triage;
 
 /// Bytes of entropy for one change of a program: as many as a whole new one has, so that none is made without.
 const CHANGE_BYTES: usize = 4 << 10;
-/// In how many of 100 mutations a further round of steps follows. One round is one to four steps; more get out of a dead end.
-const AGAIN_PERCENT: u32 = 25;
-/// Most rounds.
-const ROUNDS_MAX: u32 = 4;
-/// Reruns that may be saved up. While there is anything else to do, every second program at most is a rerun: what shows something new
-/// most often is at its most frequent in the beginning, when looking around pays best.
-const RERUN_CREDIT_MAX: u32 = 8;
+/// A mutation has 1, 2, 4, 8 or 16 rounds of one to four steps, each as likely. A program has some twenty lines, and one that differs in a
+/// step or two mostly does the same again: with one round in the mean, mutations brought a third of what new programs did.
+const ROUNDS: [u32; 5] = [1, 2, 4, 8, 16];
+/// Programs of other kinds that are drawn for each rerun. In the beginning nearly every program shows something new, and running each of
+/// them again would cost half of all programs; the candidates with the most at stake come first, and what the others show is seen again.
+const RERUN_PRICE: u32 = 8;
+/// Programs whose reruns may be saved up.
+const RERUN_CREDIT_MAX: u32 = 4 * RERUN_PRICE;
 /// Most programs that wait to be run for the first time, such as those of other campaigns; further ones are left where they are.
 const WAITING_MAX: usize = 1 << 15;
 
@@ -212,10 +213,10 @@ impl Search {
         if !self.settings.guided {
             return (self.generated(number), Way::Generated);
         }
-        if self.credit > 0
+        if self.credit >= RERUN_PRICE
             && let Some((candidate, program)) = self.triage.draw(kernel)
         {
-            self.credit -= 1;
+            self.credit -= RERUN_PRICE;
             self.reruns = self.reruns.saturating_add(1);
             self.flying.insert(number, Flight::Rerun(candidate));
             return (program, Way::Rerun);
@@ -253,7 +254,7 @@ impl Search {
         // A number that nobody is waiting for is that of a program that was given up as lost: what it showed is counted.
         match self.flying.remove(&number)? {
             Flight::Rerun(candidate) => return self.rerun(candidate, &keys, run),
-            Flight::Drawn(arm) => self.mixture.reward(arm, first_seen),
+            Flight::Drawn(arm) => self.mixture.reward(arm, run.cost.ns, first_seen),
             Flight::Seed(_) => {}
         }
         if !run.spoiled {
@@ -345,10 +346,7 @@ impl Search {
 
     fn mutated(&mut self) -> (Program, Way) {
         let (mut program, name) = self.corpus.pick(&mut self.rng);
-        let mut rounds = 1;
-        while rounds < ROUNDS_MAX && self.rng.next_u32() % 100 < AGAIN_PERCENT {
-            rounds += 1;
-        }
+        let rounds = ROUNDS[self.rng.next_u32() as usize % ROUNDS.len()];
         for _ in 0..rounds {
             let bytes = self.entropy();
             program.mutate_with(&mut Unstructured::new(&bytes), &self.settings.vocabulary);

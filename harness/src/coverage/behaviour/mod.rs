@@ -102,7 +102,7 @@ fn size_class(size: u64) -> u64 {
     match size {
         0 => 0,
         HUGE_PAGE.. => 4,
-        ..PAGE => 1,
+        1..PAGE => 1,
         _ if size.is_multiple_of(PAGE) => 2,
         _ => 3,
     }
@@ -118,9 +118,9 @@ fn range_class(start: u64, end: u64, size: u64) -> u64 {
     let len = end.saturating_sub(start);
     let length = match len {
         0 => 0,
-        ..PAGE => 1,
+        1..PAGE => 1,
         PAGE => 2,
-        ..HUGE_PAGE => 3,
+        _ if len < HUGE_PAGE => 3,
         u64::MAX => 4,
         _ => 5,
     };

@@ -151,7 +151,7 @@ pub fn ranges(call: &Call) -> Vec<Range<u64>> {
             let moves = matches!(mode, M::CollapseRange | M::InsertRange);
             vec![if moves { *offset..u64::MAX } else { part(*offset, *len) }]
         }
-        Call::Truncate { len, .. } | Call::Ftruncate { len, .. } => vec![*len..u64::MAX],
+        Call::Truncate { len, .. } | Call::Ftruncate { len, .. } => vec![part(*len, u64::MAX)],
         Call::Ficlonerange { dst_offset, src_offset, len, .. } => {
             let len = if *len == 0 { u64::MAX } else { *len };
             vec![part(*dst_offset, len), part(*src_offset, len)]

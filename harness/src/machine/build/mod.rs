@@ -334,10 +334,16 @@ impl Plan<'_> {
             .into();
         }
         let mut what = format!("{} of {} failed", failed.target, self.name);
+        let mut told = None;
         for line in &failed.lines {
             what.push_str(&format!("\n  {line}"));
-            for patch in self.patches.iter().filter(|patch| patch.names(line)) {
-                what.push_str(&format!("\n    changed by {patch}"));
+            let file = line.split(':').next();
+            // Once for the lines of a file that stand together.
+            if told != file {
+                for patch in self.patches.iter().filter(|patch| patch.names(line)) {
+                    what.push_str(&format!("\n    changed by {patch}"));
+                }
+                told = file;
             }
         }
         if failed.more > 0 {

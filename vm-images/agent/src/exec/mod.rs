@@ -607,8 +607,7 @@ impl Exec<'_> {
         }
         // The table's lock is the only one of ours that the child wants: nobody else may hold it while memory is copied.
         let began = self.recorder.invoke(self.line, std::mem::take(&mut self.slots));
-        lane.killed.store(0, Ordering::Release);
-        lane.ready.store(0, Ordering::Release);
+        lane.renew();
         let guard = self.run.table.lock();
         let has_rings = !guard.all_rings.is_empty();
         let result = sys::fork();
