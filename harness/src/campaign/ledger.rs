@@ -117,7 +117,11 @@ impl Ledger {
     /// Enters a find that was saved and not written down before the process ended.
     pub fn adopt(&mut self, seen: &BTreeMap<Signature, String>, folder: &Path) {
         self.wanted(seen);
-        self.kept(seen, folder);
+        // It is there, whatever the limits say: they were kept when it was saved, in another order.
+        for signature in seen.keys() {
+            let entry = self.entries.entry(signature.clone()).or_default();
+            entry.folders.push(folder.to_path_buf());
+        }
         self.totals.judged = self.totals.judged.saturating_add(1);
         self.totals.anomalous = self.totals.anomalous.saturating_add(1);
         self.totals.drawn = self.totals.drawn.max(self.totals.judged);
@@ -252,5 +256,30 @@ impl Ledger {
             lost: self.lost.clone(),
             dir: store.dir().to_path_buf(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use checker::Oracle;
+
+    #[test]
+    fn every_find_that_lies_there_is_adopted() {
+        let mut ledger = Ledger::new(SystemTime::UNIX_EPOCH, 1);
+        let signature = Signature {
+            kind: AnomalyKind::Hang,
+            oracle: Oracle::Liveness,
+            call: "splice".into(),
+            splat: String::new(),
+        };
+        let seen = BTreeMap::from([(signature, "Hang".to_string())]);
+        let folders: Vec<PathBuf> =
+            (0..2 * KEPT_PER_SIGNATURE_MAX).map(|n| format!("anomalies/hang-{n}").into()).collect();
+        folders.iter().for_each(|folder| ledger.adopt(&seen, folder));
+        assert!(folders.iter().all(|folder| ledger.has(folder)));
+        assert_eq!(ledger.totals.anomalous, folders.len() as u64);
+        // And no further one is kept for it.
+        assert!(!ledger.wanted(&seen));
     }
 }

@@ -97,10 +97,10 @@ impl Saved {
     }
 }
 
-/// By which rules a find was judged.
+/// On what a find was made: that says by which rules it was judged, as in `judge`.
 #[derive(Deserialize)]
 struct TargetFile {
-    policy: String,
+    release: String,
 }
 
 /// Judges a saved find again and enters it.
@@ -109,7 +109,7 @@ fn adopt(ledger: &mut Ledger, find: &Path, relative: &Path) -> Result<(), Resume
     let format = |what| ResumeError::Format { path: path.clone(), what };
     let file: TargetFile =
         serde_json::from_str(&read(&path)?).map_err(|error| format(error.to_string()))?;
-    let policy = Policy::named(&file.policy).unwrap_or(Policy::for_release(""));
+    let policy = Policy::for_release(&file.release);
     let path = find.join("history.jsonl");
     let format = |what| ResumeError::Format { path: path.clone(), what };
     let record =
