@@ -6,6 +6,7 @@ use harness::coverage::page;
 use harness::coverage::sites::Sites;
 use harness::coverage::survey::{Survey, Surveyed};
 use harness::exit::{Error, Exit};
+use harness::fuzz_target::programs_below;
 use harness::machine::cache::Cache;
 use harness::machine::{build, kernel};
 use harness::report::{ReportError, clock, write_atomically};
@@ -16,8 +17,6 @@ use std::path::{Path, PathBuf};
 const CORPORA: &str = "corpora";
 /// Most programs of one survey: some ten minutes under emulation.
 const PROGRAMS_MAX: usize = 20_000;
-/// Directories below a corpus are not nested deeper than this.
-const DEPTH_MAX: usize = 8;
 /// The survey in its folder.
 const SURVEY: &str = "survey.json";
 /// How much of what is reported must be call sites of the vmlinux, or it is another build's. The rest comes from blocks that end in a jump to the
@@ -106,7 +105,10 @@ fn make(args: &Args) -> Result<Survey, Error> {
     let roots = if args.programs.is_empty() { &default[..] } else { &args.programs };
     let mut files = Vec::new();
     for root in roots {
-        collect(root, DEPTH_MAX, &mut files)?;
+        match root.is_dir() {
+            true => files.extend(programs_below(root)?),
+            false => files.push(root.clone()),
+        }
     }
     files.sort();
     files.dedup();
@@ -157,25 +159,6 @@ fn make(args: &Args) -> Result<Survey, Error> {
     );
     write_atomically(&args.out.join(SURVEY), survey.to_json().as_bytes())?;
     Ok(survey)
-}
-
-/// The programs below a folder, or a file by itself. Links are not followed: they lead out of a corpus.
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Error> {
-    let trouble = |source| Error::Read { path: path.into(), source };
-    if !path.is_dir() {
-        files.push(path.into());
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(path).map_err(trouble)? {
-        let entry = entry.map_err(trouble)?;
-        let (kind, path) = (entry.file_type().map_err(trouble)?, entry.path());
-        if kind.is_dir() && depth > 0 {
-            collect(&path, depth - 1, files)?;
-        } else if kind.is_file() && path.extension().is_some_and(|e| e == "prog") {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 /// The call sites of the kernel of the survey.
