@@ -29,22 +29,17 @@ fn report(run: &Path) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+/// The words for an unguided campaign on the fake with its run under `reports`.
+fn unguided<'a>(reports: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let words = ["campaign", "--unguided", "--target", "fake", "--reports", reports];
+    words.iter().chain(more).copied().collect()
+}
+
 #[test]
 fn a_campaign_accounts_for_every_program() {
     let dir = scratch();
     let reports = dir.path().to_str().unwrap();
-    let words = [
-        "campaign",
-        "--unguided",
-        "--target",
-        "fake",
-        "--programs",
-        "200",
-        "--seed",
-        SEED,
-        "--reports",
-        reports,
-    ];
+    let words = unguided(reports, &["--programs", "200", "--seed", SEED]);
     let output = pinfuzz(&words);
     let report = report(&run_dir(dir.path()));
     assert_eq!(report["schema"], 3);
@@ -62,18 +57,7 @@ fn a_campaign_accounts_for_every_program() {
 fn a_campaign_counts_what_met_what() {
     let dir = scratch();
     let reports = dir.path().to_str().unwrap();
-    let words = [
-        "campaign",
-        "--unguided",
-        "--target",
-        "fake",
-        "--programs",
-        "400",
-        "--seed",
-        SEED,
-        "--reports",
-        reports,
-    ];
+    let words = unguided(reports, &["--programs", "400", "--seed", SEED]);
     let output = pinfuzz(&words);
     let run = run_dir(dir.path());
     let report = report(&run);
@@ -105,18 +89,7 @@ fn a_campaign_counts_what_met_what() {
 fn a_campaign_says_what_it_exercised_and_what_not() {
     let dir = scratch();
     let reports = dir.path().to_str().unwrap();
-    let words = [
-        "campaign",
-        "--unguided",
-        "--target",
-        "fake",
-        "--programs",
-        "60",
-        "--seed",
-        SEED,
-        "--reports",
-        reports,
-    ];
+    let words = unguided(reports, &["--programs", "60", "--seed", SEED]);
     let output = pinfuzz(&words);
     let run = run_dir(dir.path());
     let forms = report(&run)["exercised"]["xfs-dax"].as_object().unwrap().clone();
@@ -172,20 +145,10 @@ fn bench_compares_what_the_target_can() {
 fn a_planted_bug_is_found_saved_and_reproduced() {
     let dir = scratch();
     let reports = dir.path().to_str().unwrap();
-    let found = pinfuzz(&[
-        "campaign",
-        "--unguided",
-        "--target",
-        "fake",
-        "--bug",
-        "truncate-keeps-tail",
-        "--programs",
-        "2000",
-        "--seed",
-        SEED,
-        "--reports",
+    let found = pinfuzz(&unguided(
         reports,
-    ]);
+        &["--bug", "truncate-keeps-tail", "--programs", "2000", "--seed", SEED],
+    ));
     assert_eq!(found.code, 1, "{}{}", found.stdout, found.stderr);
     let run = run_dir(dir.path());
     let report = report(&run);
@@ -236,20 +199,7 @@ fn the_same_seed_finds_the_same() {
     let anomalies = || {
         let dir = scratch();
         let reports = dir.path().to_str().unwrap();
-        let words = [
-            "campaign",
-            "--unguided",
-            "--target",
-            "fake",
-            "--bug",
-            "torn-copy",
-            "--programs",
-            "300",
-            "--seed",
-            SEED,
-            "--reports",
-            reports,
-        ];
+        let words = unguided(reports, &["--bug", "torn-copy", "--programs", "300", "--seed", SEED]);
         let _ = pinfuzz(&words);
         report(&run_dir(dir.path()))["anomalies"].clone()
     };
@@ -260,18 +210,7 @@ fn the_same_seed_finds_the_same() {
 fn signalled(signal: &str) -> (cli::Output, Duration, tempfile::TempDir) {
     let dir = scratch();
     let reports = dir.path().to_str().unwrap();
-    let child = command(&[
-        "campaign",
-        "--unguided",
-        "--target",
-        "fake",
-        "--time",
-        "1h",
-        "--reports",
-        reports,
-    ])
-    .spawn()
-    .unwrap();
+    let child = command(&unguided(reports, &["--time", "1h"])).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     let sent = Instant::now();
     let id = child.id().to_string();

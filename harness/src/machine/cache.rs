@@ -60,19 +60,13 @@ impl Cache {
 
     /// Waits for the lock of that name.
     pub fn lock(&self, name: &str) -> Result<Lock, TargetError> {
-        let path = self.root.join("locks").join(name);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(file_trouble("opening lock", &path))?;
+        let (path, file) = self.lock_file(name)?;
         file.lock().map_err(file_trouble("locking", &path))?;
         Ok(Lock { _file: file })
     }
 
-    /// The lock of that name, unless somebody has it.
-    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, TargetError> {
+    /// The file behind the lock of that name, made if there is none.
+    fn lock_file(&self, name: &str) -> Result<(PathBuf, File), TargetError> {
         let path = self.root.join("locks").join(name);
         let file = OpenOptions::new()
             .create(true)
@@ -80,6 +74,12 @@ impl Cache {
             .write(true)
             .open(&path)
             .map_err(file_trouble("opening lock", &path))?;
+        Ok((path, file))
+    }
+
+    /// The lock of that name, unless somebody has it.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, TargetError> {
+        let (path, file) = self.lock_file(name)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
