@@ -6,7 +6,7 @@
 mod expect;
 
 use checker::{Policy, Verdict, check};
-use expect::{Seed, seeds};
+use expect::{Fact, Seed, seeds};
 use harness::target::qemu::{Config, QemuTarget};
 use harness::target::{Done, Target};
 use program::{Mount, Program};
@@ -35,8 +35,12 @@ fn wanted(seeds: &[Seed]) -> Vec<Want> {
     all
 }
 
+/// Runs of a program in which a call was seen to wait that must not: what really waits does so in each, while a call that only runs looks
+/// the same to the agent for a moment where the machine is slow.
+const HOLD_UPS: usize = 3;
+
 /// Runs every program. Which run answers which wish is told by the program, since a guest that goes down gives its queue to another.
-fn run(kernel: &str, wants: &[Want]) -> (String, Vec<Done>) {
+fn run(kernel: &str, wants: &[&Want]) -> (String, Vec<Done>) {
     let config = Config { kernel: kernel.into(), ..Config::default() };
     let target = QemuTarget::new(&config, &|line| eprintln!("{line}"));
     let mut target = target.unwrap_or_else(|error| panic!("{error}"));
@@ -48,19 +52,46 @@ fn run(kernel: &str, wants: &[Want]) -> (String, Vec<Done>) {
 
 fn keeps_its_promises(kernel: &str) {
     let seeds = seeds();
-    let wants = wanted(&seeds);
-    let (release, all) = run(kernel, &wants);
+    let all = wanted(&seeds);
+    let mut wrong = Vec::new();
+    let mut held_up = judge(kernel, &seeds, &all.iter().collect::<Vec<_>>(), &mut wrong);
+    for _ in 1..HOLD_UPS {
+        if held_up.is_empty() {
+            break;
+        }
+        let again: Vec<&Want> = held_up.iter().map(|(want, _)| *want).collect();
+        held_up = judge(kernel, &seeds, &again, &mut wrong);
+    }
+    wrong.extend(held_up.into_iter().flat_map(|(_, broken)| broken));
+    assert!(wrong.is_empty(), "{} of {kernel}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Runs the programs and says what is wrong with them. Those of which a call was seen to wait that must not come back with what was seen.
+fn judge<'a>(
+    kernel: &str,
+    seeds: &[Seed],
+    wants: &[&'a Want],
+    wrong: &mut Vec<String>,
+) -> Vec<(&'a Want, Vec<String>)> {
+    let (release, all) = run(kernel, wants);
     let policy = Policy::for_release(&release);
     assert_eq!(all.len(), wants.len(), "every program comes back");
-    let mut wrong = Vec::new();
-    for want in &wants {
+    let mut held_up = Vec::new();
+    for want in wants {
         let (seed, home) = (&seeds[want.seed], want.home);
         let done = all.iter().find(|done| done.program == want.program);
         let done = done.unwrap_or_else(|| panic!("{} on {home} did not come back", seed.name));
+        let mut waits = Vec::new();
         for (at, fact) in seed.facts(policy.name, home) {
-            if let Some(broken) = fact.broken(&done.history) {
-                wrong.push(format!("{}:{at} on {home}: {broken}", seed.name));
+            let Some(broken) = fact.broken(&done.history) else { continue };
+            let broken = format!("{}:{at} on {home}: {broken}", seed.name);
+            match fact {
+                Fact::Blocked(_, false) => waits.push(broken),
+                _ => wrong.push(broken),
             }
+        }
+        if !waits.is_empty() {
+            held_up.push((*want, waits));
         }
         let is_wrong = seed.findings.contains(&home);
         match check(&done.program, &done.history, &policy) {
@@ -77,7 +108,7 @@ fn keeps_its_promises(kernel: &str) {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {kernel}:\n{}", wrong.len(), wrong.join("\n"));
+    held_up
 }
 
 #[test]
