@@ -396,6 +396,58 @@ t0: load(m0+0, 8K)
 }
 
 #[test]
+fn a_test_of_long_pins_keeps_the_pages_that_it_found() {
+    let run = Run::of(
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: c0 = fork()
+c0: pin_longterm_test_start(m0+4K, 4K, FAST)
+t0: kill(c0)
+t0: ftruncate(f0, 0)
+t0: pwrite(f0, 0, anon, 8K)
+t0: pin_longterm_test_start(anon, 8K, WRITE)
+t0: pin_longterm_test_read()
+t0: pin_longterm_test_stop()
+t0: pin_longterm_test_read()
+t0: pin_longterm_test_start(anon, 8K, WRITE)
+t0: pin_longterm_test_read()
+"#,
+    );
+    let signed = |call, offset, len| {
+        let mut bytes = vec![0; len];
+        stamp::sign(&mut bytes, 1, call, offset);
+        bytes
+    };
+    assert_eq!(run.result(8), Some(Err(22)), "a child's pins outlive it");
+    assert_eq!(run.bytes(9), signed(1, 4096, 4096), "the file has another page by now");
+    assert_eq!((run.result(10), run.result(11)), (Some(Ok(0)), Some(Err(22))));
+    assert_eq!(run.bytes(13), signed(12, 0, 8192));
+    assert_eq!(run.pins(), Some(0), "the last close gives back what nobody stopped");
+}
+
+#[test]
+fn pins_that_are_given_back_at_once_come_to_the_end_of_file() {
+    for image in ["xfs", "xfs-dax"] {
+        let run = Run::of(&format!(
+            r#"image {image}
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: ftruncate(f0, 8K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: pin_basic_test(m0+0, 16K, 0)
+t0: pin_basic_test(m0+8K, 4K, FAST)
+"#
+        ));
+        assert_eq!((run.result(4), run.result(5)), (Some(Ok(8192)), Some(Ok(0))), "{image}");
+        // The page of zeros is not pinned, of which gup_test complains.
+        let told = run.events.iter().any(|event| matches!(event, Event::Console(_)));
+        assert_eq!(told, image == "xfs-dax", "{image}");
+    }
+}
+
+#[test]
 fn fixed_transfers_use_the_registered_pages() {
     let run = Run::of(
         r#"image ext4

@@ -6,8 +6,8 @@
 use crate::args::Arg;
 use crate::{
     Access, Advice, Buf, Call, FallocateMode, FileSlot, GateSlot, Lane, Lease, Line, MapFlags,
-    MapSlot, Mount, MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Program, Prot,
-    RegionAccess, RegionSlot, RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
+    MapSlot, Mount, MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PinFlags, PipeSlot, Program,
+    Prot, RegionAccess, RegionSlot, RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -156,6 +156,14 @@ kinds! {
         slot: X0, map: M0, offset: 0, len: PAGE, access: RegionAccess::Read,
     };
     DeregMr = "ibv_dereg_mr", Call::DeregMr { region: X0 };
+    PinLongtermTestStart = "pin_longterm_test_start", Call::PinLongtermTestStart {
+        buf: Buf::Map(M0, 0), len: PAGE, flags: PinFlags(0),
+    };
+    PinLongtermTestRead = "pin_longterm_test_read", Call::PinLongtermTestRead;
+    PinLongtermTestStop = "pin_longterm_test_stop", Call::PinLongtermTestStop;
+    PinBasicTest = "pin_basic_test", Call::PinBasicTest {
+        map: M0, offset: 0, len: PAGE, flags: PinFlags(0),
+    };
 }
 
 /// A slot of any type.
@@ -236,6 +244,17 @@ impl CallKind {
                 | CallKind::LeaseBreakTime
                 | CallKind::Kill
                 | CallKind::Interrupt
+        )
+    }
+
+    /// Whether it is a call of gup_test.
+    pub const fn is_gup_test(self) -> bool {
+        matches!(
+            self,
+            CallKind::PinLongtermTestStart
+                | CallKind::PinLongtermTestRead
+                | CallKind::PinLongtermTestStop
+                | CallKind::PinBasicTest
         )
     }
 
@@ -338,9 +357,16 @@ impl Program {
             | Call::ProcMemPwrite { .. }
             | Call::RegisterBuffers { .. }
             | Call::RegMr { .. }
+            | Call::PinLongtermTestStart { .. }
+            | Call::PinBasicTest { .. }
             | Call::UpdateBuffers { .. } => true,
             _ => false,
         })
+    }
+
+    /// Whether there are calls of gup_test.
+    pub fn uses_gup_test(&self) -> bool {
+        self.lines.iter().any(|line| line.call.kind().is_gup_test())
     }
 }
 

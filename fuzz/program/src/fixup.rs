@@ -7,9 +7,9 @@ use crate::args::Arg;
 use crate::{
     Buf, CHILDREN_MAX, Call, DELAY_US_MAX, FILE_MAX, FILES_MAX, FileSlot, GATE_MEMORY, GateSlot,
     IO_MAX, IOV_MAX, LEASE_BREAK_TIME_MAX, LINES_MAX, Lane, Line, MAPS_MAX, MapFlags, MapSlot,
-    MsyncFlags, NAMES_MAX, OpenFlags, PAGE, PIPES_MAX, PipeSlot, Program, Prot, REGIONS_MAX,
-    RING_ENTRIES_MAX, RINGS_MAX, RegionSlot, RingSlot, Settle, SqeFlags, SyncFileRangeFlags,
-    THREADS_MAX,
+    MsyncFlags, NAMES_MAX, OpenFlags, PAGE, PIPES_MAX, PinFlags, PipeSlot, Program, Prot,
+    REGIONS_MAX, RING_ENTRIES_MAX, RINGS_MAX, RegionSlot, RingSlot, Settle, SqeFlags,
+    SyncFileRangeFlags, THREADS_MAX,
 };
 
 /// Where the range of an fallocate ends at the latest, in bytes: where the longest write at the last offset ends as well, so that
@@ -68,6 +68,11 @@ pub(crate) fn bound_line(line: &mut Line) {
             settle: settle @ (Settle::Reverse | Settle::Partial),
         } => {
             *settle = Settle::Complete;
+        }
+        // A part of a page at the end is a request for no page, which gup_fast does not expect (mm/gup.c:gup_fast_pte_range, 6.12).
+        Call::PinBasicTest { offset, len, .. } => {
+            *offset = *offset / PAGE * PAGE;
+            *len = len.next_multiple_of(PAGE).max(PAGE);
         }
         Call::Kill { lane } => {
             let (Lane::Thread(n) | Lane::Child(n)) = *lane;
@@ -137,6 +142,7 @@ fn bound_arg(arg: Arg<'_>) {
         Arg::Sharing(_, flags) => flags.0 &= MapFlags::ALL.0,
         Arg::Msync(flags) => flags.0 &= MsyncFlags::ALL.0,
         Arg::SyncFileRange(flags) => flags.0 &= SyncFileRangeFlags::ALL.0,
+        Arg::Pin(flags) => flags.0 &= PinFlags::ALL.0,
         Arg::Entries(n) => *n = (n.wrapping_sub(1)) % RING_ENTRIES_MAX + 1,
         Arg::Lane(lane) => *lane = bound_lane(*lane),
         Arg::Mode(_)
@@ -323,8 +329,10 @@ fn fit_ranges(call: &mut Call, space: &Space) {
         | Call::ProcMemPwrite { map, offset, len }
         | Call::RegisterBuffers { map, offset, len, .. }
         | Call::RegMr { map, offset, len, .. }
+        | Call::PinBasicTest { map, offset, len, .. }
         | Call::UpdateBuffers { map, offset, len, .. } => fit(*map, offset, len),
         Call::Pread { buf: Buf::Map(map, offset), len, .. }
+        | Call::PinLongtermTestStart { buf: Buf::Map(map, offset), len, .. }
         | Call::Pwrite { buf: Buf::Map(map, offset), len, .. }
         | Call::ReadPipe { buf: Buf::Map(map, offset), len, .. } => fit(*map, offset, len),
         Call::Preadv { iov, .. }

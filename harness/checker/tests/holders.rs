@@ -4,7 +4,7 @@ mod common;
 
 use checker::{AnomalyKind as Kind, Oracle};
 use common::*;
-use history::{Errno, Event, Payload, Run, stamp};
+use history::{Errno, Event, Payload, Run, Splat, stamp};
 use program::{Lane, Lease};
 
 const T0: Lane = Lane::Thread(0);
@@ -607,6 +607,119 @@ t1: fallocate(f0, PUNCH_HOLE, 0, 4K)";
     script(Ok(0), Ok(0), Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
     script(busy, busy, Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
     script(busy, Ok(0), busy).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+/// A test of long-term pins in a mapping of "a", which has 16K; with SHARED pages dirty, with PRIVATE copied before.
+fn longterm_test(home: &str, sharing: &str, flags: &str, result: Result<u64, Errno>) -> Script {
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, {sharing})
+t0: store(m0+0, 16K)
+t0: pin_longterm_test_start(m0+0, 8K, {flags})"
+    );
+    let script = Script::new(home, &text).open(0, 1).ok(1, &[0], 16384).ok(2, &[0], 0);
+    script.ok(3, &[2], 16384).inv(4, &[2]).ret(4, result, Payload::None)
+}
+
+#[test]
+fn tests_of_long_pins_are_granted_by_the_table() {
+    let (refused, fault) = (Err(Errno(95)), Err(Errno(14)));
+    let wrong = |home, sharing, flags, result| {
+        let wrong = longterm_test(home, sharing, flags, result);
+        wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    };
+    for flags in ["0", "WRITE", "FAST", "WRITE|FAST"] {
+        longterm_test("ext4-dax", "SHARED", flags, refused).explained();
+        wrong("ext4-dax", "SHARED", flags, Ok(0));
+        wrong("xfs-dax", "SHARED", flags, fault);
+        longterm_test("xfs", "PRIVATE", flags, Ok(0)).explained();
+        wrong("ext4", "PRIVATE", flags, fault);
+        // The slow way looks at the mapping first, whatever its pages are.
+        let copied = if flags.contains("FAST") { Ok(0) } else { refused };
+        longterm_test("xfs-dax", "PRIVATE", flags, copied).explained();
+        let cached = if flags.contains("WRITE") { fault } else { Ok(0) };
+        longterm_test("xfs", "SHARED", flags, cached).explained();
+        wrong("ext4", "SHARED", flags, refused);
+    }
+    wrong("ext4-dax", "PRIVATE", "WRITE", Ok(0));
+    wrong("ext4", "SHARED", "WRITE|FAST", Ok(0));
+    wrong("ext4", "SHARED", "FAST", fault);
+}
+
+#[test]
+fn there_is_one_test_of_long_pins_at_a_time() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pin_longterm_test_start(anon, 4K, WRITE)
+t1: pin_longterm_test_start(anon, 4K, WRITE)
+t1: pin_longterm_test_stop()
+t1: pin_longterm_test_read()
+t1: pin_longterm_test_start(anon+8, 4K, 0)
+t1: pin_longterm_test_start(anon, 4K, 0)";
+    let script = |second, read, odd, last| {
+        let script = Script::new("ext4", text).open(0, 1).ok(1, &[], 0);
+        let script = script.inv(2, &[]).ret(2, second, Payload::None).ok(3, &[], 0);
+        let script = script.inv(4, &[]).ret(4, read, Payload::None);
+        script.inv(5, &[]).ret(5, odd, Payload::None).inv(6, &[]).ret(6, last, Payload::None)
+    };
+    let invalid = Err(Errno(22));
+    script(invalid, invalid, invalid, Ok(0)).explained();
+    for wrong in [
+        script(Ok(0), invalid, invalid, Ok(0)),
+        script(invalid, Ok(0), invalid, Ok(0)),
+        script(invalid, invalid, Ok(0), Ok(0)),
+        script(invalid, invalid, invalid, invalid),
+    ] {
+        wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    }
+}
+
+#[test]
+fn pinned_pages_show_what_they_had_and_nothing_that_came_after_they_were_cut_off() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: pin_longterm_test_start(m0+0, 4K, 0)
+t0: store(m0+8, 8)
+t0: ftruncate(f0, 0)
+t0: pwrite(f0, 0, anon, 4K)
+t0: pin_longterm_test_read()";
+    let script = |runs| {
+        Script::new("xfs", text)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[0], 0)
+            .ok(3, &[2], 0)
+            .ok(4, &[2], 8)
+            .ok(5, &[0], 0)
+            .ok(6, &[0], 4096)
+            .call(7, &[], 0, read(runs))
+    };
+    script(vec![signed(1, 0, 8), signed(4, 8, 8), signed(1, 16, 4080)]).explained();
+    let wrong = script(vec![signed(6, 0, 4096)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+    assert!(wrong.sentence.contains("in the pinned pages of xfs:a"), "{wrong}");
+    script(vec![signed(1, 0, 512)]).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
+fn a_warning_of_gup_test_is_about_the_page_of_zeros() {
+    let text = |flags| {
+        format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: ftruncate(f0, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: pin_basic_test(m0+0, 8K, {flags})"
+        )
+    };
+    let script = |home, flags, bytes| {
+        let splat = Splat { title: "WARNING in __gup_test_ioctl".into(), text: String::new() };
+        let script = Script::new(home, &text(flags)).open(0, 1).ok(1, &[0], 0).ok(2, &[0], 0);
+        script.ok(3, &[2], bytes).event(Event::Console(splat))
+    };
+    script("ext4-dax", "FAST", 8192).explained();
+    script("ext4-dax", "WRITE", 8192).anomalous(Kind::Splat, Oracle::Console);
+    script("ext4", "FAST", 8192).anomalous(Kind::Splat, Oracle::Console);
+    script("ext4-dax", "FAST", 4096).anomalous(Kind::WrongResult, Oracle::Bytes);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod copy;
 mod exec;
 mod files;
 mod gate;
+mod gup;
 mod hold;
 mod inode;
 mod layout;

@@ -50,6 +50,34 @@ t0: kill(c0)
 "#,
     ),
     (
+        Bug::LongtermTestLeaks,
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pin_longterm_test_start(anon, 4K, WRITE)
+t0: pin_longterm_test_stop()
+"#,
+    ),
+    (
+        Bug::LongtermTestFollowsFile,
+        r#"image xfs
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: pin_longterm_test_start(m0+0, 4K, FAST)
+t0: ftruncate(f0, 0)
+t0: pwrite(f0, 0, anon, 4K)
+t0: pin_longterm_test_read()
+"#,
+    ),
+    (
+        Bug::LongtermTestTwice,
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pin_longterm_test_start(anon, 4K, WRITE)
+t0: pin_longterm_test_start(anon, 4K, FAST)
+"#,
+    ),
+    (
         Bug::RecvOtherFile,
         r#"image xfs
 t0: f0 = open("a", RDWR|CREAT)

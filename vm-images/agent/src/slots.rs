@@ -87,6 +87,11 @@ pub struct Slots {
     regions: [Option<Filled<Region>>; REGIONS_MAX as usize],
     /// The RDMA device, once this process has opened it.
     pub verbs: Option<Arc<Verbs>>,
+    /// gup_test, if the program uses it and the kernel has it: one open file for all processes, for any close of another would drop the pins
+    /// (mm/gup_test.c:gup_test_release, 6.12).
+    pub gup_test: Option<Arc<OwnedFd>>,
+    /// Memory of lines' own.
+    pub areas: Vec<Area>,
     /// Every ring of the program, also those whose slot was filled anew: their requests are awaited at the end.
     pub all_rings: Vec<Arc<Ring>>,
     /// Rings that were closed, until the kernel has done with them.
@@ -196,6 +201,9 @@ impl Table {
         for map in slots.maps.into_iter().flatten() {
             // A range that is already gone is no error of munmap.
             let _ = sys::arena::unmap(map.it.area);
+        }
+        for area in slots.areas {
+            let _ = sys::arena::unmap(area);
         }
         for region in slots.regions.into_iter().flatten() {
             // What stays pinned shows in the count.

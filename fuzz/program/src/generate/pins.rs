@@ -7,7 +7,7 @@ use super::calls::Use;
 use crate::outline::Ring;
 use crate::{
     Access, Buf, Call, CallKind, GATE_MEMORY, GateSlot, Lane, Lease, OpenFlags, OwnerKind, PAGE,
-    PipeSlot, Prot, REGIONS_MAX, RegionAccess, RegionSlot, RingSlot, Settle,
+    PinFlags, PipeSlot, Prot, REGIONS_MAX, RegionAccess, RegionSlot, RingSlot, Settle,
 };
 
 impl Writer<'_, '_> {
@@ -39,6 +39,16 @@ impl Writer<'_, '_> {
             K::Hold if !self.has_device(lane) => K::OpenGate,
             K::Hold | K::Release => kind,
             K::RecvFd if self.outline.socket.is_empty() => K::SendFd,
+            // Mostly where there is something to see, or to end.
+            K::PinLongtermTestStart if self.outline.tested && self.dice.chance(70) => {
+                K::PinLongtermTestRead
+            }
+            K::PinLongtermTestRead | K::PinLongtermTestStop
+                if !self.outline.tested && self.dice.chance(80) =>
+            {
+                K::PinLongtermTestStart
+            }
+            K::PinLongtermTestStart | K::PinLongtermTestRead | K::PinLongtermTestStop => kind,
             _ if !has_file => K::Open,
             K::Vmsplice
             | K::ProcessVmReadv
@@ -48,6 +58,7 @@ impl Writer<'_, '_> {
             | K::UpdateBuffers
             | K::ProcMemPread
             | K::ProcMemPwrite
+            | K::PinBasicTest
                 if !has_map =>
             {
                 K::Mmap
@@ -69,6 +80,7 @@ impl Writer<'_, '_> {
                     K::Mmap
                 }
             }
+            K::RegMr if space.regions.contains(&true) && self.dice.chance(30) => K::DeregMr,
             K::CloneBuffers if rings < 2 => K::IoUringSetup,
             // There is something to replace or to share, mostly.
             K::UpdateBuffers | K::CloneBuffers if !registered && has_map => K::RegisterBuffers,
@@ -201,8 +213,34 @@ impl Writer<'_, '_> {
                     (0..).zip(regions).filter(|(_, there)| *there).map(|(n, _)| n).collect();
                 Call::DeregMr { region: RegionSlot(self.dice.pick_some(&there).unwrap_or(0)) }
             }
+            K::PinLongtermTestStart => {
+                let flags = self.pin_flags();
+                let has_map = self.outline.space(lane).maps.iter().any(Option::is_some);
+                let (buf, len) = if has_map && !self.dice.chance(15) {
+                    let (map, mapping) = self.map(lane, Prot::READ);
+                    let (offset, len) = self.map_pages(mapping);
+                    (Buf::Map(map, offset), len)
+                } else {
+                    (Buf::Anon(0), self.dice.between(1, 4) * PAGE)
+                };
+                let len = if self.dice.chance(4) { len - 1 } else { len };
+                Call::PinLongtermTestStart { buf, len, flags }
+            }
+            K::PinLongtermTestRead | K::PinLongtermTestStop => kind.template(),
+            K::PinBasicTest => {
+                let flags = self.pin_flags();
+                let write = flags.has(PinFlags::WRITE);
+                let (map, mapping) = self.map(lane, if write { Prot::WRITE } else { Prot::READ });
+                let (offset, len) = self.map_pages(mapping);
+                Call::PinBasicTest { map, offset, len, flags }
+            }
             _ => self.lease_call(kind, lane),
         }
+    }
+
+    /// To write or not, fast or not.
+    pub(in crate::generate) fn pin_flags(&mut self) -> PinFlags {
+        PinFlags(self.dice.below(4) as u8)
     }
 
     /// A slot for a memory region: an empty one, mostly.
@@ -240,7 +278,15 @@ impl Writer<'_, '_> {
                 Call::SetownEx { file, kind: owner, lane: self.dice.pick(&lanes) }
             }
             K::OnBreak => Call::OnBreak {
-                answer: self.dice.pick(&[Lease::Unlock, Lease::Unlock, Lease::Read, Lease::Layout]),
+                answer: self.dice.pick(&[
+                    Lease::Unlock,
+                    Lease::Unlock,
+                    Lease::Unlock,
+                    Lease::Read,
+                    Lease::Read,
+                    Lease::Layout,
+                    Lease::Write,
+                ]),
             },
             K::LeaseBreakTime => Call::LeaseBreakTime { seconds: self.dice.pick(&[1, 1, 2, 0]) },
             K::SendFd => Call::SendFd { file },

@@ -143,6 +143,8 @@ pub(crate) struct Outline {
     pub alive: [bool; CHILDREN_MAX as usize],
     /// Which gates are held.
     pub held: [bool; GATES_MAX as usize],
+    /// Whether gup_test has pins.
+    pub tested: bool,
     /// References to pages that are not in pipes.
     holds: Vec<Hold>,
     /// Descriptors on their way through the socket.
@@ -168,6 +170,7 @@ impl Default for Outline {
             forked: Default::default(),
             alive: Default::default(),
             held: Default::default(),
+            tested: false,
             holds: Vec::new(),
             socket: VecDeque::new(),
             // What every program starts with.

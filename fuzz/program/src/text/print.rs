@@ -126,6 +126,10 @@ impl fmt::Display for AtHome<'_, Call> {
                 .iter()
                 .filter(|(_, f)| flags.has(*f))
                 .map(|(n, _)| *n))),
+            Arg::Pin(flags) => words.push(set(crate::PinFlags::NAMES
+                .iter()
+                .filter(|(_, f)| flags.has(*f))
+                .map(|(n, _)| *n))),
             Arg::Mode(mode) => words.push(mode.name().to_owned()),
             Arg::Advice(advice) => words.push(advice.name().to_owned()),
             Arg::Whence(whence) => words.push(whence.name().to_owned()),

@@ -10,7 +10,7 @@ use super::{Findings, who};
 use crate::model::World;
 use crate::policy::{Meets, Pin, Term};
 use crate::{AnomalyKind, Oracle};
-use program::{Buf, Call, RegionAccess, Sharing};
+use program::{Buf, Call, PinFlags, RegionAccess, Sharing};
 
 const ENXIO: i32 = 6;
 const ENOMEM: i32 = 12;
@@ -57,6 +57,8 @@ fn pins(world: &World, call: u16) -> bool {
         | Call::ProcessVmWritev { .. }
         | Call::RegisterBuffers { .. }
         | Call::RegMr { .. }
+        | Call::PinLongtermTestStart { .. }
+        | Call::PinBasicTest { .. }
         | Call::UpdateBuffers { .. } => true,
         other => {
             other.buffers().next().is_some()
@@ -173,6 +175,48 @@ pub(super) fn region(
     allowed.must(faults.segv_must.is_some() && !dax, EFAULT);
     let pin = tables.region(dax, map.sharing, access);
     long_term(world, call, 0, pin, (offset, len), allowed);
+}
+
+/// What pin_longterm_test_start may answer (mm/gup_test.c:pin_longterm_test_start, 6.12): where a page is refused, what that page says.
+pub(super) fn longterm_test(
+    world: &World,
+    call: u16,
+    (buf, len, flags): (Buf, u64, PinFlags),
+    allowed: &mut Allowed,
+) {
+    allowed.on(Holds::of(!world.tests_at(call).is_empty(), world.surely_tested(call)), EINVAL);
+    let offset = match buf {
+        Buf::Anon(offset) => offset.into(),
+        Buf::Map(_, offset) => offset,
+    };
+    let whole = len > 0 && (offset | len).is_multiple_of(crate::model::PAGE);
+    allowed.must(!whole, EINVAL);
+    allowed.maybe(true, ENOMEM);
+    if !whole || matches!(buf, Buf::Anon(_)) {
+        return;
+    }
+    let Some(map) = world.map_in(call, 0) else {
+        allowed.maybe(true, EFAULT);
+        return;
+    };
+    let dax = world.files[map.file].is_dax();
+    let faults = world.faults(map, offset, len, flags.has(PinFlags::WRITE), world.span(call));
+    let gone = unmapped_meanwhile(world, call, 0) || offset.saturating_add(len) > map.len.0;
+    allowed.maybe(faults.may().is_some() || faults.gup_may.is_some() || gone, EFAULT);
+    // A DAX mapping is refused before its protection is looked at.
+    allowed.must(faults.segv_must.is_some() && !dax, EFAULT);
+    let pin = world.policy.tables.longterm_test(dax, map.sharing, flags);
+    long_term(world, call, 0, pin, (offset, len), allowed);
+}
+
+/// What pin_longterm_test_read may answer (mm/gup_test.c:pin_longterm_test_read, 6.12).
+pub(super) fn longterm_test_read(world: &World, call: u16, allowed: &mut Allowed) {
+    let tests = world.tests_at(call);
+    allowed.on(Holds::of(!world.surely_tested(call), tests.is_empty()), EINVAL);
+    // Where pages are taken away from their holders, there is nothing to see.
+    let taken = tests.iter().filter_map(|by| world.tested.get(by)?.file);
+    let taken = taken.into_iter().any(|file| world.may_lose_pages(call, file));
+    allowed.maybe(taken, EFAULT);
 }
 
 /// Whether the ring that is to get a buffer may have one: an earlier one, or one that a racing call gives it.

@@ -295,6 +295,12 @@ bugs! {
         "Deregistering a memory region forgets to give back its pages.";
     RegionOutlivesProcess, "region-outlives-process", [Pins],
         "The memory regions of a process that has ended keep their pages.";
+    LongtermTestLeaks, "longterm-test-leaks", [Pins],
+        "Stopping a test of long-term pins forgets to give back its pages.";
+    LongtermTestFollowsFile, "longterm-test-follows-file", [Bytes, Leak],
+        "A long-term pin shows the page that its file has by now, and not the one that was pinned.";
+    LongtermTestTwice, "longterm-test-twice", [Errnos],
+        "A second test of long-term pins is begun while there is one.";
 }
 
 impl Bug {

@@ -7,6 +7,7 @@ use super::bug::Bug;
 use super::copy::{self, Places};
 use super::files;
 use super::gate;
+use super::gup;
 use super::hold::{Ask, Part};
 use super::lease;
 use super::mapping::MapRef;
@@ -695,6 +696,14 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
             }
             w.progress += 1;
             plain(Ok(0))
+        }
+        Call::PinLongtermTestStart { buf, len, flags } => {
+            plain(gup::start(w, id, n.maps.first(), *buf, *len, *flags))
+        }
+        Call::PinLongtermTestRead => gup::read(w),
+        Call::PinLongtermTestStop => plain(Ok(gup::stop(w))),
+        Call::PinBasicTest { offset, len, flags, .. } => {
+            plain(Ok(gup::basic(w, &n.maps[0], *offset, *len, *flags)))
         }
         Call::UpdateBuffers { offset, len, .. } => {
             plain(update(w, &n.rings[0], &n.maps[0], *offset, *len))

@@ -244,6 +244,8 @@ pub(super) struct World {
     pub gates: Gates,
     /// References to pages that may still be alive.
     pub holds: Vec<Rc<Hold>>,
+    /// The pages that gup_test has pinned.
+    pub tested: Option<Vec<super::hold::Part>>,
     /// Pins that were forgotten: a bug.
     pub leaked: i64,
     /// Leases, in the order in which they were taken.
@@ -298,6 +300,7 @@ impl World {
             regime,
             gates: Gates::new(run),
             holds: Vec::new(),
+            tested: None,
             leaked: 0,
             leases: Vec::new(),
             lease_break_time: super::lease::BREAK_TIME,
@@ -415,6 +418,10 @@ impl World {
     /// Ends a process: its slots are emptied.
     pub fn end_process(&mut self, index: usize) {
         if let Some(process) = self.procs[index].take() {
+            if index == 0 {
+                // The last close of gup_test; children have the same open file.
+                self.tested = None;
+            }
             if self.has(Bug::RegionOutlivesProcess) {
                 process.regions.iter().flatten().for_each(|(parts, _)| self.leak(parts));
             }

@@ -152,6 +152,10 @@ impl Exec<'_> {
                 self.slots.push(found.by);
                 self.plain(|| found.it.deregister())
             }
+            Call::PinLongtermTestStart { .. }
+            | Call::PinLongtermTestRead
+            | Call::PinLongtermTestStop
+            | Call::PinBasicTest { .. } => self.gup_test(call),
             _ => self.leases(call),
         }
     }

@@ -8,6 +8,7 @@ pub mod aio;
 pub mod arena;
 pub mod dm;
 pub mod fault;
+pub mod gup;
 pub mod kcov;
 pub mod lease;
 mod memory;

@@ -61,6 +61,15 @@ impl Writer<'_, '_> {
         {
             self.call(taken.lane, Call::DeregMr { region });
         }
+        if taken.test {
+            // What the pages hold now that their file is another; anybody may ask.
+            if self.dice.chance(80) {
+                self.call(CONDUCTOR, Call::PinLongtermTestRead);
+            }
+            if self.dice.chance(60) {
+                self.call(CONDUCTOR, Call::PinLongtermTestStop);
+            }
+        }
     }
 
     /// A transfer through what a ring has registered by now, if that does not wait for a gate.

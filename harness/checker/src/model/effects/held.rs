@@ -8,7 +8,7 @@ use history::{FileId, stamp};
 use program::{Access, Advice, GATE_SIZE, GateSlot, Mount, RegionAccess, SqeFlags};
 
 /// The pages of a range of a mapping, as a range of bytes.
-const fn pages_of(offset: u64, len: u64) -> (u64, u64) {
+pub(super) const fn pages_of(offset: u64, len: u64) -> (u64, u64) {
     (page_down(offset), page_up(offset.saturating_add(len)))
 }
 
@@ -296,7 +296,7 @@ impl World<'_> {
     }
 
     /// A pin of pages of a private mapping wants its own copy of each.
-    fn copy_for_pin(&mut self, call: u16, map: &Map, (first, last): (u64, u64)) {
+    pub(super) fn copy_for_pin(&mut self, call: u16, map: &Map, (first, last): (u64, u64)) {
         let Some(obj) = map.private else { return };
         if !self.objects[obj.0 as usize].is_opaque(first, last) {
             let viewed = self.files[map.file].obj;
@@ -341,7 +341,7 @@ impl World<'_> {
         }
         let writes = self.policy.tables.region_writes(access);
         if writes {
-            self.dirty_region(call, &map, pages);
+            self.dirty_pages(call, &map, pages);
         }
         self.given(call, 0, &[(Buf::Map(program::MapSlot(0), offset), len)], writes);
     }
@@ -357,11 +357,11 @@ impl World<'_> {
             && self.policy.tables.region_writes(*access)
             && let Some(map) = self.map_in(by, 0).filter(|map| map.private.is_none()).cloned()
         {
-            self.dirty_region(call, &map, pages_of(*offset, *len));
+            self.dirty_pages(call, &map, pages_of(*offset, *len));
         }
     }
 
-    fn dirty_region(&mut self, call: u16, map: &Map, (first, last): (u64, u64)) {
+    pub(super) fn dirty_pages(&mut self, call: u16, map: &Map, (first, last): (u64, u64)) {
         self.touch_file(call, map.file, (map.offset + first, map.offset + last), Kind::Dirty);
     }
 

@@ -12,6 +12,7 @@ use history::{CallResult, Errno, Payload};
 use program::{Buf, Call, OpenFlags};
 use smallvec::smallvec;
 
+mod gup;
 mod held;
 mod late;
 mod layout;
@@ -19,6 +20,7 @@ mod memory;
 mod pipes;
 mod transfer;
 
+pub use gup::{Shown, Tested};
 pub use held::Registered;
 
 /// Where a transfer lands in a file.
@@ -278,6 +280,13 @@ impl<'a> World<'a> {
                 self.register_region(call, *offset, *len, *access);
             }
             Call::DeregMr { .. } => self.deregister_region(call),
+            Call::PinLongtermTestStart { buf, len, flags } => {
+                self.longterm_test_start(call, *buf, *len, *flags, result);
+            }
+            Call::PinLongtermTestRead => self.longterm_test_read(call),
+            Call::PinBasicTest { offset, len, flags, .. } => {
+                self.basic_test(call, *offset, *len, *flags);
+            }
             Call::CloneBuffers { .. } => self.clone_buffers(call, result),
             Call::SendFd { .. } => self.send_fd(call, result),
             // They only hold, ask or tell; `model/gate`, `model/pin` and `model/lease` read them off the history.
@@ -302,6 +311,7 @@ impl<'a> World<'a> {
             | Call::ClosePipe { .. }
             | Call::UnregisterBuffers { .. }
             | Call::CloseRing { .. }
+            | Call::PinLongtermTestStop
             | Call::Setlease { .. }
             | Call::Getlease { .. }
             | Call::Setsig { .. }
