@@ -35,6 +35,8 @@ pub(crate) enum Arg<'a> {
     Ring(&'a mut RingSlot),
     /// A memory region in use.
     Region(&'a mut RegionSlot),
+    /// A place in a memory region.
+    RegionAt(&'a mut RegionSlot, &'a mut u64),
     /// A gate that is a block device.
     DeviceGate(&'a mut GateSlot),
     /// The gate that is memory.
@@ -318,6 +320,16 @@ impl Call {
                 f(Arg::Buf(buf));
                 f(Arg::IoLen(len));
                 f(Arg::Pin(flags));
+            }
+            Call::RdmaWrite { local, from, remote, to, len } => {
+                f(Arg::RegionAt(local, from));
+                f(Arg::RegionAt(remote, to));
+                f(Arg::IoLen(len));
+            }
+            Call::RdmaRead { local, to, remote, from, len } => {
+                f(Arg::RegionAt(local, to));
+                f(Arg::RegionAt(remote, from));
+                f(Arg::IoLen(len));
             }
             Call::PinLongtermTestRead | Call::PinLongtermTestStop => {}
             Call::PinBasicTest { map, offset, len, flags } => {

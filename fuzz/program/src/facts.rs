@@ -164,6 +164,12 @@ kinds! {
     PinBasicTest = "pin_basic_test", Call::PinBasicTest {
         map: M0, offset: 0, len: PAGE, flags: PinFlags(0),
     };
+    RdmaWrite = "rdma_write", Call::RdmaWrite {
+        local: X0, from: 0, remote: RegionSlot(1), to: 0, len: PAGE,
+    };
+    RdmaRead = "rdma_read", Call::RdmaRead {
+        local: X0, to: 0, remote: RegionSlot(1), from: 0, len: PAGE,
+    };
 }
 
 /// A slot of any type.
@@ -322,7 +328,7 @@ impl Call {
             Arg::Map(slot) | Arg::MapAt(slot, _) => slots.push(Slot::Map(*slot)),
             Arg::Pipe(slot) => slots.push(Slot::Pipe(*slot)),
             Arg::Ring(slot) => slots.push(Slot::Ring(*slot)),
-            Arg::Region(slot) => slots.push(Slot::Region(*slot)),
+            Arg::Region(slot) | Arg::RegionAt(slot, _) => slots.push(Slot::Region(*slot)),
             Arg::Buf(buf) => push_buf(&mut slots, buf),
             Arg::Iov(iov) => iov.iter().for_each(|(buf, _)| push_buf(&mut slots, buf)),
             _ => {}

@@ -609,6 +609,64 @@ t1: fallocate(f0, PUNCH_HOLE, 0, 4K)";
     script(busy, Ok(0), busy).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
 }
 
+/// Two regions of private pages of "a", of which the second one's mapping is given up before bytes go there.
+fn rdma(after: &str) -> Script {
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: store(m0+0, 8K)
+t0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
+t0: x1 = ibv_reg_mr(m0+4K, 4K, LOCAL_WRITE)
+{after}"
+    );
+    let script = Script::new("ext4", &text).open(0, 1).ok(1, &[0], 8192).ok(2, &[0], 0);
+    script.ok(3, &[2], 8192).ok(4, &[2], 0).ok(5, &[2], 0)
+}
+
+#[test]
+fn rdma_writes_where_the_region_is() {
+    let after = "t0: rdma_write(x0+0, x1+512, 1K)
+t0: load(m0+4K, 4K)";
+    let script = |runs| rdma(after).ok(6, &[4, 5], 1024).call(7, &[2], 4096, read(runs));
+    let moved = vec![signed(3, 4096, 512), signed(3, 0, 1024), signed(3, 5632, 2560)];
+    script(moved).explained();
+    script(vec![signed(3, 4096, 4096)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+    rdma(after).ok(6, &[4, 5], 512).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
+fn rdma_does_not_follow_a_mapping() {
+    let after = "t0: madvise(m0+4K, 4K, DONTNEED)
+t0: rdma_write(x0+0, x1+0, 4K)
+t0: load(m0+4K, 4K)
+t0: rdma_read(x1+0, x0+0, 4K)";
+    let script = |run| {
+        let script = rdma(after).ok(6, &[2], 0).ok(7, &[4, 5], 4096);
+        script.call(8, &[2], 4096, read(vec![run])).ok(9, &[5, 4], 4096)
+    };
+    script(signed(1, 4096, 4096)).explained();
+    script(signed(3, 0, 4096)).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+    script(signed(3, 4096, 4096)).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn rdma_needs_a_region_that_allows_it() {
+    let after = "t0: rdma_write(x1+0, x0+0, 8)
+t0: rdma_read(x0+0, x1+0, 8)
+t0: rdma_read(x1+0, x0+0, 8)";
+    let script = |write, read, fine| {
+        let script = rdma(after).inv(6, &[5, 4]).ret(6, write, Payload::None);
+        let script = script.inv(7, &[4, 5]).ret(7, read, Payload::None);
+        script.inv(8, &[5, 4]).ret(8, fine, Payload::None)
+    };
+    let (far, near) = (Err(Errno(13)), Err(Errno(14)));
+    script(far, near, Ok(8)).explained();
+    for wrong in [script(Ok(8), near, Ok(8)), script(far, far, Ok(8)), script(far, near, far)] {
+        wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    }
+}
+
 /// A test of long-term pins in a mapping of "a", which has 16K; with SHARED pages dirty, with PRIVATE copied before.
 fn longterm_test(home: &str, sharing: &str, flags: &str, result: Result<u64, Errno>) -> Script {
     let text = format!(

@@ -22,6 +22,7 @@ mod mapping;
 mod memory;
 mod pipe;
 mod range;
+mod rdma;
 mod readback;
 mod remote;
 mod ring;

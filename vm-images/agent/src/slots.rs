@@ -8,8 +8,8 @@
 use crate::descriptors::Sockets;
 use crate::rdma::{Region, Verbs};
 use crate::ring::{Leaving, Ring};
-use crate::sys::{self, arena::Area};
-use history::CallResult;
+use crate::sys::{self, arena::Area, verbs::Side};
+use history::{CallResult, SkipReason};
 use program::{
     CallId, FILES_MAX, FileSlot, GateSlot, MAPS_MAX, MapSlot, Mount, PIPES_MAX, PipeSlot,
     REGIONS_MAX, RINGS_MAX, RegionSlot, RingSlot,
@@ -139,7 +139,20 @@ impl Slots {
         self.regions.get_mut(slot.0 as usize)?.replace(Filled { it, by })
     }
 
-    /// Empties the slot. Nobody shares a region but to end it.
+    /// A part of a region, for the near side of a transfer and for the far one. Whoever ends the region meanwhile ends it for the device as well.
+    pub fn region_sides(
+        &self,
+        slot: RegionSlot,
+        offset: u64,
+        len: u64,
+    ) -> Result<Filled<(Side, Side)>, SkipReason> {
+        let region = self.regions.get(slot.0 as usize).and_then(Option::as_ref);
+        let region = region.ok_or(SkipReason::EmptySlot)?;
+        let sides = region.it.sides(offset, len).ok_or(SkipReason::OutOfRange)?;
+        Ok(Filled { it: sides, by: region.by })
+    }
+
+    /// Empties the slot.
     pub fn take_region(&mut self, slot: RegionSlot) -> Option<Filled<Region>> {
         self.regions.get_mut(slot.0 as usize)?.take()
     }

@@ -110,7 +110,9 @@ fn fill(u: &mut Unstructured<'_>, arg: Arg<'_>) -> Result<()> {
             *n = index(u)?;
         }
         Arg::NewChild(n) => *n = index(u)?,
-        Arg::MapAt(MapSlot(n), offset) => (*n, *offset) = (index(u)?, number(u)?),
+        Arg::MapAt(MapSlot(n), offset) | Arg::RegionAt(RegionSlot(n), offset) => {
+            (*n, *offset) = (index(u)?, number(u)?);
+        }
         Arg::Path(path) => *path = Path::arbitrary(u)?,
         Arg::Offset(n)
         | Arg::MapOffset(n)
@@ -164,6 +166,13 @@ pub(crate) fn change(arg: Arg<'_>, dice: &mut Dice<'_, '_>) {
         }
         Arg::Gate(GateSlot(n)) | Arg::DeviceGate(GateSlot(n)) | Arg::MemoryGate(GateSlot(n)) => {
             *n = dice.below(3) as u8;
+        }
+        Arg::RegionAt(RegionSlot(n), offset) => {
+            if dice.chance(30) {
+                *n = dice.below(2) as u8;
+            } else {
+                change_number(offset, dice);
+            }
         }
         Arg::MapAt(MapSlot(n), offset) => {
             if dice.chance(30) {

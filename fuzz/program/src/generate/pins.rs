@@ -73,14 +73,29 @@ impl Writer<'_, '_> {
             {
                 K::IoUringSetup
             }
-            K::DeregMr if !space.regions.contains(&true) => {
+            // Both ends, one of which may be written to, mostly.
+            K::RdmaWrite | K::RdmaRead if space.regions.iter().flatten().count() < 2 => {
                 if has_map {
                     K::RegMr
                 } else {
                     K::Mmap
                 }
             }
-            K::RegMr if space.regions.contains(&true) && self.dice.chance(30) => K::DeregMr,
+            K::RegMr | K::DeregMr
+                if space.regions.iter().all(Option::is_some) && self.dice.chance(50) =>
+            {
+                self.dice.pick(&[K::RdmaWrite, K::RdmaRead])
+            }
+            K::DeregMr if space.regions.iter().all(Option::is_none) => {
+                if has_map {
+                    K::RegMr
+                } else {
+                    K::Mmap
+                }
+            }
+            K::RegMr if space.regions.iter().any(Option::is_some) && self.dice.chance(30) => {
+                K::DeregMr
+            }
             K::CloneBuffers if rings < 2 => K::IoUringSetup,
             // There is something to replace or to share, mostly.
             K::UpdateBuffers | K::CloneBuffers if !registered && has_map => K::RegisterBuffers,
@@ -204,15 +219,19 @@ impl Writer<'_, '_> {
             K::RegMr => {
                 let access = self.region_access();
                 let (map, mapping) = self.map(lane, Prot::READ);
-                let (offset, len) = self.map_access(mapping);
+                let (offset, len) = match self.dice.chance(50) {
+                    true => self.map_access(mapping),
+                    false => self.map_pages(mapping),
+                };
                 Call::RegMr { slot: self.new_region(lane), map, offset, len, access }
             }
             K::DeregMr => {
                 let regions = self.outline.space(lane).regions;
                 let there: Vec<u8> =
-                    (0..).zip(regions).filter(|(_, there)| *there).map(|(n, _)| n).collect();
+                    (0..).zip(regions).filter_map(|(n, region)| region.map(|_| n)).collect();
                 Call::DeregMr { region: RegionSlot(self.dice.pick_some(&there).unwrap_or(0)) }
             }
+            K::RdmaWrite | K::RdmaRead => self.rdma(lane),
             K::PinLongtermTestStart => {
                 let flags = self.pin_flags();
                 let has_map = self.outline.space(lane).maps.iter().any(Option::is_some);
@@ -246,9 +265,37 @@ impl Writer<'_, '_> {
     /// A slot for a memory region: an empty one, mostly.
     pub(super) fn new_region(&mut self, lane: Lane) -> RegionSlot {
         let regions = self.outline.space(lane).regions;
-        match regions.iter().position(|there| !there) {
+        match regions.iter().position(Option::is_none) {
             Some(free) if self.dice.chance(85) => RegionSlot(free as u8),
             _ => RegionSlot(self.dice.below(u64::from(REGIONS_MAX)) as u8),
+        }
+    }
+
+    /// Bytes from one region of the lane's process to another: mostly into one that may be written to.
+    pub(in crate::generate) fn rdma(&mut self, lane: Lane) -> Call {
+        let regions = self.outline.space(lane).regions;
+        let written = regions.iter().position(|region| region.is_some_and(|(_, write)| write));
+        let into = match written {
+            Some(written) if !self.dice.chance(10) => written as u8,
+            _ => self.dice.below(2) as u8,
+        };
+        let out_of = if self.dice.chance(90) { 1 - into } else { into };
+        let len_of = |region: u8| regions[usize::from(region)].map_or(PAGE, |(len, _)| len);
+        let mut place = |region: u8| {
+            let len = len_of(region);
+            match self.dice.below(4) {
+                0 | 1 => 0,
+                2 => self.dice.below(len.div_ceil(PAGE)) * PAGE,
+                _ => self.dice.below(len),
+            }
+        };
+        let (to, from) = (place(into), place(out_of));
+        let most = (len_of(into) - to).min(len_of(out_of) - from).max(1);
+        let len = if self.dice.chance(60) { most } else { self.len(1).clamp(1, most) };
+        let (into, out_of) = (RegionSlot(into), RegionSlot(out_of));
+        match self.dice.chance(50) {
+            true => Call::RdmaWrite { local: out_of, from, remote: into, to, len },
+            false => Call::RdmaRead { local: into, to, remote: out_of, from, len },
         }
     }
 

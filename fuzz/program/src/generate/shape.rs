@@ -111,6 +111,7 @@ fn base_weight(kind: CallKind) -> u32 {
         | K::PinLongtermTestRead
         | K::PinLongtermTestStop
         | K::PinBasicTest => 1,
+        K::RdmaWrite | K::RdmaRead => 2,
         K::Release | K::RegMr | K::DeregMr => 2,
     }
 }

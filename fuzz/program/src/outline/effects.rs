@@ -237,13 +237,14 @@ impl Outline {
                     ring.registered = None;
                 }
             }
-            Call::RegMr { slot, map, len, .. } => {
+            Call::RegMr { slot, map, len, access, .. } => {
                 let there = self.map(lane, *map).is_some() && *len > 0;
-                *self.region_mut(lane, *slot) = there;
+                let region = there.then_some((*len, *access == crate::RegionAccess::Write));
+                *self.region_mut(lane, *slot) = region;
             }
             Call::DeregMr { region } => {
                 self.end_region(lane, region.0);
-                *self.region_mut(lane, *region) = false;
+                *self.region_mut(lane, *region) = None;
             }
             Call::PinLongtermTestStart { buf, len, .. } => {
                 let there = match buf {

@@ -9,7 +9,7 @@ use crate::{
 use std::collections::BTreeSet;
 
 /// Programs that one test looks at: seeds 0 to this.
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 40_000;
 
 /// Everything that programs said, as words.
 #[derive(Default)]
@@ -189,8 +189,14 @@ fn wanted() -> Vec<String> {
     let rings_in_child =
         ["IoUringSetup", "RegisterBuffers", "UpdateBuffers", "CloneBuffers", "CloseRing"];
     let pins_in_child = ["Vmsplice", "ReadPipe", "ClosePipe", "ProcMemPread", "ProcMemPwrite"];
-    let regions_in_child =
-        ["RegMr", "DeregMr", "PinLongtermTestStart", "PinLongtermTestRead", "PinBasicTest"];
+    let regions_in_child = [
+        "RegMr",
+        "DeregMr",
+        "PinLongtermTestStart",
+        "PinLongtermTestRead",
+        "PinBasicTest",
+        "RdmaRead",
+    ];
     let leases_in_child = ["Setlease", "RecvFd", "OnBreak", "Setsig", "SetownEx", "OpenGate"];
     for kind in
         in_child.into_iter().chain(pins_in_child).chain(leases_in_child).chain(regions_in_child)

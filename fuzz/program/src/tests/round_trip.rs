@@ -129,6 +129,8 @@ fn every_call_has_its_text() {
         pin_longterm_test_read()
         pin_longterm_test_stop()
         pin_basic_test(m0+0, 4K, 0)
+        rdma_write(x0+0, x1+0, 4K)
+        rdma_read(x0+0, x1+0, 4K)
         "#);
 }
 

@@ -262,6 +262,11 @@ fn parse_arg(cursor: &mut Cursor, arg: Arg<'_>, home: Mount) -> Result<(), Parse
         Arg::Region(slot) => {
             slot.0 = cursor.slot("a memory region slot", RegionSlot::LETTER, RegionSlot::MAX)?;
         }
+        Arg::RegionAt(slot, offset) => {
+            slot.0 = cursor.slot("a memory region slot", RegionSlot::LETTER, RegionSlot::MAX)?;
+            cursor.symbol('+')?;
+            *offset = cursor.size("an offset", IO_MAX)?;
+        }
         Arg::Gate(gate) => gate.0 = cursor.slot("a gate", GateSlot::LETTER, GateSlot::MAX)?,
         Arg::DeviceGate(gate) => {
             gate.0 = cursor.slot("a block device's gate", GateSlot::LETTER, GateSlot::MEMORY.0)?;

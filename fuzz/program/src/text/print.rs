@@ -87,6 +87,7 @@ impl fmt::Display for AtHome<'_, Call> {
             Arg::Pipe(slot) => words.push(slot.to_string()),
             Arg::Ring(slot) => words.push(slot.to_string()),
             Arg::Region(slot) => words.push(slot.to_string()),
+            Arg::RegionAt(slot, offset) => words.push(format!("{slot}+{}", Size(*offset))),
             Arg::DeviceGate(gate) | Arg::MemoryGate(gate) | Arg::Gate(gate) => {
                 words.push(gate.to_string());
             }

@@ -150,8 +150,10 @@ pub struct World<'a> {
     pub registered: BTreeMap<u16, effects::Registered>,
     /// By fixed transfer: the call that pinned the buffer that it surely has.
     pub fixed: BTreeMap<u16, u16>,
-    /// What gup_test has pinned, by the call that did.
-    pub tested: BTreeMap<u16, effects::Tested>,
+    /// What gup_test and memory regions have pinned, by the call that did.
+    pub pinned: BTreeMap<u16, effects::Pinned>,
+    /// What came into pinned pages past their mapping, by whose pages they are.
+    pub arrived: BTreeMap<ObjId, ObjId>,
     /// Objects that show pinned pages.
     pub shown: BTreeMap<ObjId, effects::Shown>,
     /// The kernel complained of a DAX page that is not the one that it expected.
@@ -247,7 +249,8 @@ impl<'a> World<'a> {
             overflow: false,
             registered: BTreeMap::new(),
             fixed: BTreeMap::new(),
-            tested: BTreeMap::new(),
+            pinned: BTreeMap::new(),
+            arrived: BTreeMap::new(),
             shown: BTreeMap::new(),
             dax_splat: history
                 .events
@@ -285,7 +288,7 @@ impl<'a> World<'a> {
 
     /// The time before which no content that was replaced can be seen any more.
     pub fn settled(&self) -> u64 {
-        let held = self.pipes_hold() || !self.registered.is_empty() || !self.tested.is_empty();
+        let held = self.pipes_hold() || !self.registered.is_empty() || !self.pinned.is_empty();
         if held { 0 } else { self.idle_since() }
     }
 
@@ -710,7 +713,7 @@ impl<'a> World<'a> {
                 sure: true,
                 src: Src::Vals(smallvec![val]),
             };
-            if self.pipes_hold() || !self.tested.is_empty() {
+            if self.pipes_hold() || !self.pinned.is_empty() {
                 // A reference that was taken before may still show what was there then.
                 self.objects[obj.0 as usize].assign(from, to, &version, 0, &self.order);
             } else {

@@ -76,6 +76,8 @@ pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
         | Call::ProcMemPread { .. }
         | Call::ProcMemPwrite { .. }
         | Call::PinBasicTest { .. }
+        | Call::RdmaWrite { .. }
+        | Call::RdmaRead { .. }
         | Call::UpdateBuffers { .. } => super::sources::counts(world, call, n, findings),
         Call::Lseek { offset, whence: Whence::Set, .. } if n != *offset => {
             wrong(world, call, n, findings, format!("{offset}"));

@@ -152,6 +152,7 @@ pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
             pins::longterm_test(world, call, (*buf, *len, *flags), allowed);
         }
         Call::PinLongtermTestRead => pins::longterm_test_read(world, call, allowed),
+        Call::RdmaWrite { .. } | Call::RdmaRead { .. } => pins::rdma(world, call, allowed),
         Call::SetownEx { lane, .. } => allowed.maybe(lane_may_be_gone(lane), ESRCH),
         Call::Interrupt { .. } | Call::Kill { .. } => allowed.maybe(true, ESRCH),
         Call::RecvFd { .. } => {
@@ -216,6 +217,7 @@ pub fn counts(world: &World, call: u16, n: u64, findings: &mut Findings) {
             let pages = n.is_multiple_of(crate::model::PAGE);
             (*len, pages && (may || interrupted(world, call)))
         }
+        Call::RdmaWrite { len, .. } | Call::RdmaRead { len, .. } => (*len, false),
         // Places that got another buffer.
         Call::UpdateBuffers { .. } => (1, false),
         Call::ProcMemPread { offset, len, .. } | Call::ProcMemPwrite { offset, len, .. } => {

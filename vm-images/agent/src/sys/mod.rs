@@ -17,6 +17,7 @@ pub mod rdma;
 pub mod ring;
 pub mod ublk;
 pub mod uffd;
+pub mod verbs;
 
 pub use memory::{Buffer, Pool, map_words, shared};
 pub use ring::{Queue, supported_ops};

@@ -12,16 +12,16 @@ use history::{CallResult, Errno, Payload};
 use program::{Buf, Call, OpenFlags};
 use smallvec::smallvec;
 
-mod gup;
 mod held;
 mod late;
 mod layout;
 mod memory;
+mod pinned;
 mod pipes;
 mod transfer;
 
-pub use gup::{Shown, Tested};
 pub use held::Registered;
+pub use pinned::{Pinned, Shown};
 
 /// Where a transfer lands in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,7 +277,13 @@ impl<'a> World<'a> {
                 self.register(call, *offset, *len, result);
             }
             Call::RegMr { offset, len, access, .. } => {
-                self.register_region(call, *offset, *len, *access);
+                self.register_region(call, *offset, *len, *access, result);
+            }
+            Call::RdmaWrite { from, to, len, .. } => {
+                self.rdma(call, (0, *from), (1, *to), *len, result);
+            }
+            Call::RdmaRead { to, from, len, .. } => {
+                self.rdma(call, (1, *from), (0, *to), *len, result);
             }
             Call::DeregMr { .. } => self.deregister_region(call),
             Call::PinLongtermTestStart { buf, len, flags } => {

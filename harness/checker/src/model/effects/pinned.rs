@@ -1,4 +1,5 @@
-//! What gup_test pins, and what it shows of it: the pages that it found, whatever their file or mapping has by now.
+//! What gup_test and memory regions pin, what they show of it, and what RDMA writes there: the pages that they found, whatever their file or mapping
+//! has by now.
 
 use super::*;
 use crate::model::change::Changed;
@@ -7,15 +8,17 @@ use crate::model::order::NEVER;
 use crate::policy::Change;
 use program::{Advice, PinFlags};
 
-/// What a test of long-term pins has pinned.
+const TIMED_OUT: Errno = Errno(110);
+
+/// What a test of long-term pins, or a memory region, has pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tested {
+pub struct Pinned {
     /// Whose pages.
-    obj: ObjId,
+    pub obj: ObjId,
     /// From where in it.
-    start: u64,
+    pub start: u64,
     /// How many bytes.
-    len: u64,
+    pub len: u64,
     /// The file that the pages are of, or are copies of; none of anonymous memory.
     pub file: Option<usize>,
 }
@@ -42,7 +45,7 @@ impl World<'_> {
         let tested = match buf {
             Buf::Anon(_) => {
                 let obj = self.object(signed(call, 0), None);
-                Tested { obj, start: 0, len, file: None }
+                Pinned { obj, start: 0, len, file: None }
             }
             Buf::Map(_, offset) => {
                 let Some(map) = self.map_in(call, 0).cloned() else { return };
@@ -54,11 +57,11 @@ impl World<'_> {
                     self.given(call, 0, &[(buf, len)], flags.has(PinFlags::WRITE));
                 }
                 let (obj, start) = self.view(&map, offset);
-                Tested { obj, start, len, file: Some(map.file) }
+                Pinned { obj, start, len, file: Some(map.file) }
             }
         };
         if !refused {
-            self.tested.insert(call, tested);
+            self.pinned.insert(call, tested);
         }
     }
 
@@ -71,12 +74,15 @@ impl World<'_> {
         let len = data.runs.iter().map(history::Run::len).fold(0, u64::saturating_add);
         let tests = self.tests_at(call);
         let known = match tests.as_slice() {
-            [by] => self.tested.get(by).filter(|t| t.len == len).map(|t| (*by, *t)),
+            [by] => self.pinned.get(by).filter(|t| t.len == len).map(|t| (*by, *t)),
             _ => None,
         };
         let (obj, start, mapped) = match known {
             Some((by, tested)) => match tested.file {
-                Some(file) => (self.pinned_pages(call, by, tested), tested.start, Some(file)),
+                Some(file) => {
+                    let all = (tested.start, tested.start + tested.len);
+                    (self.pinned_pages(call, by, tested, all), tested.start, Some(file))
+                }
                 None => (tested.obj, tested.start, None),
             },
             None => (self.object(any(), None), 0, None),
@@ -88,28 +94,112 @@ impl World<'_> {
     /// How many bytes a look at the pinned pages must bring, if that is certain.
     pub fn tested_len(&self, call: u16) -> Option<u64> {
         match self.tests_at(call).as_slice() {
-            [by] => self.tested.get(by).map(|tested| tested.len),
+            [by] => self.pinned.get(by).map(|tested| tested.len),
             _ => None,
         }
     }
 
-    /// An object that shows what the pages may hold that a test has pinned.
-    fn pinned_pages(&mut self, call: u16, by: u16, tested: Tested) -> ObjId {
+    /// An object that shows what pages may hold that are pinned, in the offsets of whose pages they are.
+    fn pinned_pages(&mut self, call: u16, by: u16, pinned: Pinned, range: (u64, u64)) -> ObjId {
         let since = self.span(by).inv;
-        let obj = self.object(Src::Vals(smallvec![]), tested.file);
-        self.shown.insert(obj, Shown { of: tested.obj, since });
-        let mut at = tested.start;
-        while at < tested.start + tested.len {
-            let until = self.cut_off(by, tested, at, self.span(call).inv);
-            let page = Src::Since { obj: tested.obj, delta: 0, since, until };
-            self.assign(call, obj, (at, at + PAGE), page, false);
-            at += PAGE;
+        let obj = self.object(Src::Vals(smallvec![]), pinned.file);
+        self.shown.insert(obj, Shown { of: pinned.obj, since });
+        let mut page = page_down(range.0);
+        while page < range.1 {
+            let until = self.cut_off(by, pinned, page, self.span(call).inv);
+            let seen = Src::Since { obj: pinned.obj, delta: 0, since, until };
+            self.assign(call, obj, (page, page + PAGE), seen, false);
+            page += PAGE;
+        }
+        if let Some(arrived) = self.arrived.get(&pinned.obj).copied() {
+            let through = Src::Through { obj: arrived, delta: 0 };
+            self.assign(call, obj, range, through, false);
         }
         obj
     }
 
+    /// Bytes go from one region to another: from the pages of the one to those of the other, as they were when they were pinned. The places are slots
+    /// of the call, and offsets in their regions.
+    pub(super) fn rdma(
+        &mut self,
+        call: u16,
+        (source, from): (usize, u64),
+        (target, to): (usize, u64),
+        len: u64,
+        result: Option<CallResult>,
+    ) {
+        let region = |slot: usize| {
+            let by = self.seen[call as usize].slots.get(slot)?.0;
+            self.pinned.get(&by).map(|pinned| (by, *pinned))
+        };
+        let (Some((out_of, source)), Some((into, target))) = (region(source), region(target))
+        else {
+            return;
+        };
+        // What is refused is refused before a byte has moved, but not where somebody takes the region away meanwhile, or no answer came in time.
+        let raced = self.any_overlap(call, |k| matches!(self.call_of(k), Call::DeregMr { .. }));
+        if matches!(result, Some(Err(errno)) if errno != TIMED_OUT) && !raced {
+            return;
+        }
+        let sure = matches!(result, Some(Ok(_)));
+        let first = source.start + from;
+        let shown = self.pinned_pages(call, out_of, source, (first, first + len));
+        let (start, end) = (target.start + to, target.start + to + len);
+        let delta = delta(first, start);
+        // What the pages have got that way they keep, whoever looks at them by whatever region.
+        let arrived = match self.arrived.get(&target.obj).copied() {
+            Some(arrived) => arrived,
+            None => {
+                let arrived = self.object(Src::Vals(smallvec![]), target.file);
+                self.arrived.insert(target.obj, arrived);
+                arrived
+            }
+        };
+        self.assign(
+            call,
+            arrived,
+            (start, end),
+            Src::Copy { obj: shown, delta, before: false },
+            false,
+        );
+        let private = self.map_in(into, 0).is_some_and(|map| map.private.is_some());
+        let map = self.seen[into as usize].slots.first().copied();
+        let stays = private && self.surely_stays(into, map, call);
+        let mut at = start;
+        while at < end {
+            let next = (page_down(at) + PAGE).min(end);
+            if self.cut_off(into, target, page_down(at), self.span(call).inv) == NEVER {
+                let copy = Src::Copy { obj: shown, delta, before: false };
+                self.assign(call, target.obj, (at, next), copy, sure && stays);
+            }
+            at = next;
+        }
+        if let Some(file) = target.file.filter(|_| !private) {
+            // 6.1 alone, of the page cache: the device writes to it and tells nobody before the region goes.
+            self.touch_file(call, file, (start, end), Kind::Pinned);
+            let (min, _) = self.sizes(file, self.span(call), Some(call));
+            self.files[file].tail_stored |= end > min;
+            if !self.files[file].is_dax() {
+                self.files[file].incoherent.push((page_down(start), page_up(end)));
+            }
+            // Known: what is dirtied so late goes to blocks that a clone has as well. Which clones, and when, is not followed here.
+            let clones = |line: &program::Line| {
+                matches!(
+                    line.call,
+                    Call::Ficlone { .. }
+                        | Call::Ficlonerange { .. }
+                        | Call::Fideduperange { .. }
+                        | Call::CopyFileRange { .. }
+                )
+            };
+            self.overflow |= self.files[file].on(program::Mount::Xfs)
+                && self.policy.knows(crate::Known::XfsLateDma)
+                && self.program.lines.iter().any(clones);
+        }
+    }
+
     /// From when on a pinned page surely is no page of its file or mapping any more, so that nobody else can change it.
-    fn cut_off(&self, by: u16, tested: Tested, page: u64, before: u64) -> u64 {
+    fn cut_off(&self, by: u16, tested: Pinned, page: u64, before: u64) -> u64 {
         // What goes to registered pages goes there without a look at the mapping.
         let lines = &self.program.lines;
         let past_the_mapping =
