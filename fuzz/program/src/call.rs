@@ -439,7 +439,7 @@ pub enum Call {
     /// `pin_basic_test(m0+0, 8K, WRITE)`: PIN_BASIC_TEST of gup_test, or with `FAST` PIN_FAST_BENCHMARK: pins whole pages one by one and gives them back
     /// at once. Returns how many bytes it came to, which the kernel writes into `struct gup_test`.
     PinBasicTest { map: MapSlot, offset: u64, len: u64, flags: PinFlags },
-    /// `rdma_write(x0+0, x1+4K, 8K)`: IBV_WR_RDMA_WRITE, through a reliable connection of a queue pair with itself: bytes of the first region go into the
+    /// `rdma_write(x0+0, x1+4K, 8K)`: IBV_WR_RDMA_WRITE, through a reliable connection of the device with itself: bytes of the first region go into the
     /// second one. Returns their number, or as an error how the request completed: EACCES where the far region does not allow it
     /// (IBV_WC_REM_ACCESS_ERR), EFAULT where the near one does not (IBV_WC_LOC_PROT_ERR), ETIMEDOUT where nothing answers (IBV_WC_RETRY_EXC_ERR), EIO
     /// otherwise.

@@ -3,7 +3,7 @@
 //! The device is made once, at boot, on the loopback interface, through which its packets come back to it. A file belongs to the
 //! process that opened it (include/rdma/ib.h:ib_safe_file_access, 6.12 and 6.1, asks for the same credentials), so each opens its own.
 
-use crate::sys::verbs::{Gid, Opcode, Pair, Side, loopback_up};
+use crate::sys::verbs::{Connection, Gid, Opcode, Side, loopback_up};
 use crate::sys::{self, Span, rdma};
 use history::{CallResult, Errno};
 use program::RegionAccess;
@@ -117,19 +117,25 @@ impl Verbs {
         Ok(Verbs { file, domain, gid: gid() })
     }
 
-    /// A queue pair for one transfer. An error where the device cannot be connected with itself.
-    pub fn pair(&self) -> Result<Pair<'_>, Errno> {
+    /// A connection for one transfer. An error where the device cannot be connected with itself.
+    pub fn connect(&self) -> Result<Connection<'_>, Errno> {
         let gid = self.gid.ok_or(Errno(libc::EADDRNOTAVAIL))?;
-        Pair::new(self.file.as_fd(), self.domain, gid)
+        Connection::new(self.file.as_fd(), self.domain, gid)
     }
 }
 
 /// Asks for a transfer and waits for its completion: how many bytes it was, or what its status stands for (`program::Call::RdmaWrite`).
-pub fn transfer(pair: &Pair<'_>, opcode: Opcode, near: Side, far: Side, len: u64) -> CallResult {
-    pair.post(opcode, near, far, len as u32)?;
+pub fn transfer(
+    connection: &Connection<'_>,
+    opcode: Opcode,
+    near: Side,
+    far: Side,
+    len: u64,
+) -> CallResult {
+    connection.post(opcode, near, far, len as u32)?;
     let began = Instant::now();
     loop {
-        if let Some(status) = pair.completed() {
+        if let Some(status) = connection.completed() {
             // enum ib_wc_status
             return match status {
                 0 => Ok(len),

@@ -209,9 +209,9 @@ impl Exec<'_> {
         let verbs = slots.verbs.clone().ok_or(SkipReason::EmptySlot)?;
         drop(slots);
         self.slots.extend([near.by, far.by]);
-        let pair = verbs.pair().map_err(|_| SkipReason::Unsupported)?;
+        let connection = verbs.connect().map_err(|_| SkipReason::Unsupported)?;
         let ((near, _), (_, far)) = (near.it, far.it);
-        self.own_wait(|it| it.plain(|| transfer(&pair, opcode, near, far, len)))
+        self.own_wait(|it| it.plain(|| transfer(&connection, opcode, near, far, len)))
     }
 
     fn close_ring(&mut self, slot: RingSlot) -> Issue<()> {

@@ -42,7 +42,7 @@ const DATA: usize = 384;
 
 /// `struct mminfo`
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct MmInfo {
     offset: u64,
     size: u32,
@@ -263,22 +263,32 @@ impl Drop for Queue {
     }
 }
 
-/// A completion queue and a queue pair that is connected with itself.
+/// A connection of two queue pairs, of which the near one is asked for transfers, and their completion queue. Two, for one that is connected with itself is
+/// in error as soon as its far side refuses something, and its near side hears of a flush rather than of the refusal
+/// (drivers/infiniband/sw/rxe/rxe_resp.c:rxe_receiver, RESPST_ERROR, 6.12 and 6.1).
 #[derive(Debug)]
-pub struct Pair<'a> {
+pub struct Connection<'a> {
     uverbs: BorrowedFd<'a>,
     cq: u32,
-    qp: Option<u32>,
     completions: Queue,
-    sends: Option<Queue>,
+    near: Option<Pair>,
+    far: Option<Pair>,
+}
+
+/// A queue pair. Its handle and number are the device's.
+#[derive(Debug)]
+struct Pair {
+    handle: u32,
+    number: u32,
+    sends: MmInfo,
 }
 
 /// The address of the device itself: its index in the table of port 1, and what is there.
 pub type Gid = (u8, [u8; 16]);
 
-impl<'a> Pair<'a> {
+impl<'a> Connection<'a> {
     /// IB_USER_VERBS_CMD_CREATE_CQ, _CREATE_QP, and _MODIFY_QP to INIT, RTR and RTS.
-    pub fn new(uverbs: BorrowedFd<'a>, domain: u32, gid: Gid) -> Result<Pair<'a>, Errno> {
+    pub fn new(uverbs: BorrowedFd<'a>, domain: u32, gid: Gid) -> Result<Connection<'a>, Errno> {
         let mut created = CreatedCq::default();
         let header_cq = header::<CreateCq, _>(CREATE_CQ, &mut created);
         let request = CreateCq {
@@ -298,7 +308,50 @@ impl<'a> Pair<'a> {
             }
         };
         let cq = created.cq_handle;
-        let mut pair = Pair { uverbs, cq, qp: None, completions, sends: None };
+        let mut both = Connection { uverbs, cq, completions, near: None, far: None };
+        let near = both.near.insert(Pair::new(uverbs, domain, cq)?);
+        let far = both.far.insert(Pair::new(uverbs, domain, cq)?);
+        for (pair, peer) in [(&*near, &*far), (&*far, &*near)] {
+            for step in steps(pair.handle, peer.number, gid) {
+                command(uverbs, &step)?;
+            }
+        }
+        Ok(both)
+    }
+
+    /// Asks for a transfer.
+    pub fn post(&self, opcode: Opcode, near: Side, far: Side, len: u32) -> CallResult {
+        let pair = self.near.as_ref().ok_or(Errno(libc::EINVAL))?;
+        pair.post(self.uverbs, opcode, near, far, len)
+    }
+
+    /// How the request completed (enum ib_wc_status), if it has.
+    pub fn completed(&self) -> Option<u32> {
+        let consumer = self.completions.word(CONSUMER);
+        let index = consumer.load(Ordering::Relaxed);
+        if self.completions.word(PRODUCER).load(Ordering::Acquire) == index {
+            return None;
+        }
+        // `status` of `struct ib_uverbs_wc`.
+        let status = self.completions.word(self.completions.element(index) + 8);
+        let status = status.load(Ordering::Relaxed);
+        consumer.store(self.completions.next(index), Ordering::Release);
+        Some(status)
+    }
+}
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        for pair in [self.near.take(), self.far.take()].into_iter().flatten() {
+            destroy::<u32>(self.uverbs, DESTROY_QP, pair.handle);
+        }
+        destroy::<[u32; 2]>(self.uverbs, DESTROY_CQ, self.cq);
+    }
+}
+
+impl Pair {
+    /// IB_USER_VERBS_CMD_CREATE_QP
+    fn new(uverbs: BorrowedFd<'_>, domain: u32, cq: u32) -> Result<Pair, Errno> {
         let mut created = CreatedQp::default();
         let header_qp = header::<CreateQp, _>(CREATE_QP, &mut created);
         let request = CreateQp {
@@ -319,19 +372,20 @@ impl<'a> Pair<'a> {
             reserved: 0,
         };
         command(uverbs, &request)?;
-        pair.qp = Some(created.qp_handle);
-        pair.sends = Some(Queue::new(uverbs, created.send)?);
-        for step in steps(created.qp_handle, created.qpn, gid) {
-            command(uverbs, &step)?;
-        }
-        Ok(pair)
+        let CreatedQp { qp_handle: handle, qpn: number, send: sends, .. } = created;
+        Ok(Pair { handle, number, sends })
     }
 
-    /// Asks for a transfer.
-    pub fn post(&self, opcode: Opcode, near: Side, far: Side, len: u32) -> CallResult {
-        let (Some(qp), Some(queue)) = (self.qp, &self.sends) else {
-            return Err(Errno(libc::EINVAL));
-        };
+    /// Lays the request into the send queue and says so.
+    fn post(
+        &self,
+        uverbs: BorrowedFd<'_>,
+        opcode: Opcode,
+        near: Side,
+        far: Side,
+        len: u32,
+    ) -> CallResult {
+        let queue = Queue::new(uverbs, self.sends)?;
         let wqe = SendWqe {
             wr_id: 1,
             reserved: 0,
@@ -365,31 +419,9 @@ impl<'a> Pair<'a> {
         let header = header::<PostSend, _>(POST_SEND, &mut bad);
         // A request in the command itself would have to be this long at least; there is none.
         let wqe_size = 64;
-        let request = PostSend { header, qp_handle: qp, wr_count: 0, sge_count: 0, wqe_size };
-        command(self.uverbs, &request).map(|_| 0)
-    }
-
-    /// How the request completed (enum ib_wc_status), if it has.
-    pub fn completed(&self) -> Option<u32> {
-        let consumer = self.completions.word(CONSUMER);
-        let index = consumer.load(Ordering::Relaxed);
-        if self.completions.word(PRODUCER).load(Ordering::Acquire) == index {
-            return None;
-        }
-        // `status` of `struct ib_uverbs_wc`.
-        let status = self.completions.word(self.completions.element(index) + 8);
-        let status = status.load(Ordering::Relaxed);
-        consumer.store(self.completions.next(index), Ordering::Release);
-        Some(status)
-    }
-}
-
-impl Drop for Pair<'_> {
-    fn drop(&mut self) {
-        if let Some(qp) = self.qp {
-            destroy::<u32>(self.uverbs, DESTROY_QP, qp);
-        }
-        destroy::<[u32; 2]>(self.uverbs, DESTROY_CQ, self.cq);
+        let request =
+            PostSend { header, qp_handle: self.handle, wr_count: 0, sge_count: 0, wqe_size };
+        command(uverbs, &request).map(|_| 0)
     }
 }
 
@@ -401,7 +433,7 @@ fn destroy<A: Default>(uverbs: BorrowedFd<'_>, what: u32, handle: u32) {
 }
 
 /// From RESET to RTS. The masks are those that each step needs (drivers/infiniband/core/verbs.c:qp_state_table, 6.12).
-fn steps(qp_handle: u32, qpn: u32, (sgid_index, dgid): Gid) -> [ModifyQp; 3] {
+fn steps(qp_handle: u32, peer: u32, (sgid_index, dgid): Gid) -> [ModifyQp; 3] {
     const STATE: u32 = 1;
     const ACCESS_FLAGS: u32 = 1 << 3;
     const PKEY_INDEX: u32 = 1 << 4;
@@ -437,7 +469,7 @@ fn steps(qp_handle: u32, qpn: u32, (sgid_index, dgid): Gid) -> [ModifyQp; 3] {
         qp_state: 2,
         dest,
         path_mtu: MTU,
-        dest_qp_num: qpn,
+        dest_qp_num: peer,
         max_dest_rd_atomic: 1,
         min_rnr_timer: 12,
         ..plain
