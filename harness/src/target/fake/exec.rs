@@ -690,7 +690,9 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
         Call::RegMr { slot, offset, len, access, .. } => {
             let made = region(w, &n.maps[0], *offset, *len, *access);
             if let Ok(parts) = &made {
-                let (map, offset, access) = (n.maps[0].clone(), *offset, *access);
+                let again = w.has(Bug::RdmaFollowsMapping) || w.has(Bug::RdmaReadsMapping);
+                let map = again.then(|| n.maps[0].clone());
+                let (offset, access) = (*offset, *access);
                 let made = Region { parts: parts.clone(), map, offset, access };
                 w.process_mut(lane).regions[usize::from(slot.0)] = Some((Rc::new(made), id));
                 w.progress += 1;

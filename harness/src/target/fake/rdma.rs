@@ -2,6 +2,7 @@
 
 use super::bug::Bug;
 use super::hold::{Part, cut};
+use super::mapping::MapRef;
 use super::world::errno::{EACCES, EFAULT, EIO};
 use super::world::{Region, World};
 use history::Errno;
@@ -37,31 +38,29 @@ fn transfer(w: &mut World, (src, from): At, (dst, to): At, len: u64) -> Result<u
     for part in &source {
         bytes.extend_from_slice(&part.page(w)[part.from..part.from + part.len]);
     }
-    if w.has(Bug::RdmaReadsMapping) {
-        bytes = by_mapping(w, (src, from), &bytes);
+    if let Some(map) = src.map.as_ref().filter(|_| w.has(Bug::RdmaReadsMapping)) {
+        by_mapping(w, map, src.offset + from, &mut bytes);
     }
     let mut at = 0;
     for part in &target {
         let piece = &bytes[at..at + part.len];
-        if w.has(Bug::RdmaFollowsMapping) {
+        match &dst.map {
             // A page that is not mapped any more is nobody's loss here.
-            let _ = dst.map.store(w, dst.offset + to + at as u64, piece);
-        } else {
-            part.write(w, 0, piece);
+            Some(map) if w.has(Bug::RdmaFollowsMapping) => {
+                let _ = map.store(w, dst.offset + to + at as u64, piece);
+            }
+            _ => part.write(w, 0, piece),
         }
         at += part.len;
     }
     Ok(len)
 }
 
-/// What the mapping shows where a region was made: a bug. Where it shows nothing, `bytes`.
-fn by_mapping(w: &mut World, (src, from): At, bytes: &[u8]) -> Vec<u8> {
-    let mut out = bytes.to_vec();
-    for (index, byte) in out.iter_mut().enumerate() {
-        let at = src.offset + from + index as u64;
-        if let Ok(page) = src.map.load(w, at) {
+/// Puts in the place of each byte what the mapping shows there, where it shows anything: a bug.
+fn by_mapping(w: &mut World, map: &MapRef, start: u64, bytes: &mut [u8]) {
+    for (at, byte) in (start..).zip(bytes) {
+        if let Ok(page) = map.load(w, at) {
             *byte = page[(at % PAGE) as usize];
         }
     }
-    out
 }

@@ -183,8 +183,8 @@ pub(super) struct Registered {
 pub(super) struct Region {
     /// Its pages.
     pub parts: Vec<super::hold::Part>,
-    /// Where they were found.
-    pub map: super::mapping::MapRef,
+    /// Where they were found, for bugs that look there again. The region keeps no file open.
+    pub map: Option<super::mapping::MapRef>,
     /// At which offset of that.
     pub offset: u64,
     /// What the device may do to them.
