@@ -1243,6 +1243,51 @@ t0: pread(f0, 0, anon, 4K)"
 }
 
 #[test]
+fn what_arrives_in_a_private_page_that_was_dropped_is_lost() {
+    let script = |change: &str, slots: &[u16], first: u8, last: u8| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, PRIVATE)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+t1: pread(f1, 0, m0+0, 8K) &
+t0: {change}
+t0: pwrite(f0, 4K, anon, 4K)
+t0: release(g0)
+t0: load(m0+0, 4K)
+t0: load(m0+4K, 4K)"
+        );
+        let seen = |old: u8, at| match old {
+            0 => device(at, 4096),
+            writer => signed(writer.into(), at, 4096),
+        };
+        Script::new("xfs", &text)
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 4)
+            .ok(4, &[], 0)
+            .inv(5, &[3, 2])
+            .stands(5, 'D', "submit_bio_wait")
+            .ok(6, slots, 0)
+            .ok(7, &[0], 4096)
+            .inv(8, &[])
+            .ret(5, Ok(8192), Payload::None)
+            .ret(8, Ok(0), Payload::None)
+            .call(9, &[2], 4096, read(vec![seen(first, 0)]))
+            .call(10, &[2], 4096, read(vec![seen(last, 4096)]))
+    };
+    for (change, slots) in [("ftruncate(f0, 4K)", [0]), ("madvise(m0+4K, 4K, DONTNEED)", [2])] {
+        script(change, &slots, 0, 0).explained();
+        script(change, &slots, 0, 7).explained();
+        // The other page was dropped by nobody, and what was cut off is not seen again.
+        script(change, &slots, 1, 7).anomalous(Kind::ForeignByte, Oracle::Leak);
+        script(change, &slots, 0, 1).anomalous(Kind::ForeignByte, Oracle::Leak);
+    }
+}
+
+#[test]
 fn only_who_lets_go_of_pins_is_killed() {
     let text = "t0: f0 = open(\"a\", RDWR|CREAT)
 t0: pwrite(f0, 0, anon, 4K)

@@ -775,6 +775,28 @@ t0: pwrite(f0, 0, anon, 4K) (r0) &"
 }
 
 #[test]
+fn a_drain_orders_nothing_of_the_ring_that_had_its_slot_before() {
+    let text = "t0: r0 = io_uring_setup(8)
+t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K) (r0, async) &
+t0: r0 = io_uring_setup(8)
+t0: pread(f0, 0, anon, 4K) (r0, drain) &";
+    let script = |ring, n, runs| {
+        Script::new("xfs", text)
+            .ok(0, &[], 0)
+            .open(1, 1)
+            .inv(2, &[1, 0])
+            .ok(3, &[], 0)
+            .inv(4, &[1, ring])
+            .ret(4, Ok(n), read(runs))
+            .ret(2, Ok(4096), Payload::None)
+    };
+    script(3, 0, vec![]).explained();
+    script(3, 4096, vec![signed(2, 0, 4096)]).explained();
+    script(0, 0, vec![]).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
 fn what_is_stored_past_the_end_may_be_zeroed_by_a_write_that_extends_the_file_meanwhile() {
     let text = "t0: f0 = open(\"a\", RDWR|CREAT)
 t0: pwrite(f0, 0, anon, 100)

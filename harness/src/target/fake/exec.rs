@@ -91,7 +91,13 @@ async fn issue(cx: Cx<'_>, (id, line): Queued) {
         }
         return;
     }
-    begin(&mut cx.w(), cx.lane, id, &needs);
+    {
+        let mut w = cx.w();
+        // A signal that came before the call was handled before it.
+        w.interrupted[cx.lane] = false;
+        w.poked[cx.lane] = false;
+        begin(&mut w, cx.lane, id, &needs);
+    }
     cx.step().await;
     let answer = perform(cx, id, &line.call, &needs).await;
     drop(needs);

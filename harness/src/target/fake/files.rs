@@ -151,10 +151,8 @@ async fn resize(cx: Cx<'_>, mount: usize, ino: u64, len: u64) {
         if len > size {
             fs.grow(ino, len);
             false
-        } else if len == size {
-            // Preallocated blocks past the end of file go all the same.
-            fs.ino(ino).map.range(pages_up(len)..).next().is_some()
         } else {
+            // The same size again is no exception: what was stored behind it is zeroed, and blocks preallocated there go.
             let unmap = fs.shrink(ino, len);
             if let Some(first) = unmap {
                 w.unmap_copies(mount, ino, first, u64::MAX);

@@ -136,6 +136,7 @@ impl World<'_> {
             (Advice::DontNeed, Some(obj)) => {
                 let through = Src::Through { obj: viewed, delta: map.offset as i64 };
                 self.assign(call, obj, (offset, end), through, sure);
+                self.orphan(obj, (offset, end));
             }
             (Advice::PopulateWrite, Some(obj)) => {
                 let copy = Src::Copy { obj: viewed, delta: map.offset as i64, before: false };
