@@ -878,6 +878,60 @@ fn a_breaker_waits_until_the_lease_is_gone() {
 }
 
 #[test]
+fn a_breaker_that_set_out_before_the_lease_was_taken_breaks_it() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: setlease(f0, WRLCK)
+t0: setlease(f0, UNLCK)
+t1: f1 = open(\"a\", RDWR) &
+t0: setlease(f0, WRLCK)
+t0: getlease(f0)
+t0: setlease(f0, UNLCK)
+t0: getlease(f0)";
+    let open = || Payload::File(facts(program::Mount::Ext4, 1, 0));
+    let script = |lease, later| {
+        Script::new("ext4", text)
+            .open(0, 1)
+            .ok(1, &[0], 0)
+            .ok(2, &[0], 0)
+            .inv(3, &[])
+            .ok(4, &[0], 0)
+            .signal(T0, 29, 0)
+            .ok(5, &[0], lease)
+            .ok(6, &[0], 0)
+            .ok(7, &[0], later)
+            .ret(3, Ok(4), open())
+            .end(&[])
+    };
+    script(2, 2).explained();
+    script(0, 2).anomalous(Kind::WrongResult, Oracle::Leases);
+    script(2, 1).anomalous(Kind::WrongResult, Oracle::Leases);
+}
+
+#[test]
+fn a_breaker_does_not_take_the_lease_of_a_descriptor_that_was_copied_meanwhile() {
+    let breaker = "t1: f1 = open(\"a\", RDWR) &
+t0: f2 = dup(f0)
+t0: close(f0)
+t0: interrupt(t1)
+t0: setlease(f2, UNLCK)
+t0: setlease(f2, UNLCK)";
+    let begin = || {
+        leased("", breaker)
+            .inv(2, &[])
+            .stands(2, 'S', "__break_lease")
+            .signal(T0, 29, 0)
+            .ok(3, &[0], 4)
+            .ok(4, &[0], 0)
+            .ok(5, &[], 0)
+            .ret(2, Err(Errno(4)), Payload::None)
+            .ok(6, &[3], 0)
+    };
+    begin().fails(7, &[3], 11).end(&[]).explained();
+    // It was given back once.
+    begin().ok(7, &[3], 0).end(&[]).anomalous(Kind::UnexplainedErrno, Oracle::Leases);
+}
+
+#[test]
 fn a_lease_on_another_file_is_nobody_s_reason() {
     let breaker = "t1: f1 = open(\"b\", RDWR|CREAT) &";
     let open = || Payload::File(facts(program::Mount::Ext4, 2, 0));
