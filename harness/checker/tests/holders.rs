@@ -1336,9 +1336,44 @@ t0: load(m0+4K, 4K)"
         script(change, &slots, 0, 0).explained();
         script(change, &slots, 0, 7).explained();
         // The other page was dropped by nobody, and what was cut off is not seen again.
-        script(change, &slots, 1, 7).anomalous(Kind::ForeignByte, Oracle::Leak);
-        script(change, &slots, 0, 1).anomalous(Kind::ForeignByte, Oracle::Leak);
+        script(change, &slots, 1, 7).anomalous(Kind::StaleByte, Oracle::Bytes);
+        script(change, &slots, 0, 1).anomalous(Kind::MisplacedByte, Oracle::Bytes);
     }
+}
+
+#[test]
+fn the_rest_of_a_private_page_is_as_it_was_when_the_device_got_the_page() {
+    let script = |early: u8, late: u8| {
+        let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, PRIVATE)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+t1: pread(f1, 0, m0+0, 2K) &
+t0: pwrite(f0, 0, anon, 4K)
+t0: load(m0+2K, 2K)
+t0: release(g0)
+t0: load(m0+2K, 2K)
+t0: load(m0+0, 2K)";
+        Script::new("xfs", text)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 4)
+            .ok(4, &[], 0)
+            .inv(5, &[3, 2])
+            .stands(5, 'D', "submit_bio_wait")
+            .ok(6, &[0], 4096)
+            .call(7, &[2], 2048, read(vec![signed(early.into(), 2048, 2048)]))
+            .inv(8, &[])
+            .ret(5, Ok(2048), Payload::None)
+            .ret(8, Ok(0), Payload::None)
+            .call(9, &[2], 2048, read(vec![signed(late.into(), 2048, 2048)]))
+            .call(10, &[2], 2048, read(vec![device(0, 2048)]))
+    };
+    script(1, 1).explained();
+    // Nobody wrote these into the file.
+    script(1, 2).anomalous(Kind::ForeignByte, Oracle::Leak);
 }
 
 #[test]

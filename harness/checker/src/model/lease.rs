@@ -333,7 +333,7 @@ impl<'a> World<'a> {
         Some(register.states.during(span, None, &self.order))
     }
 
-    /// The part of a breaker's time in which it began the break: until it was seen to stand still.
+    /// The part of a call's time before it was seen to stand still: a breaker has begun the break by then, a transfer has its pages.
     pub fn begun(&self, call: u16) -> Span {
         let span = self.span(call);
         let stand = self.watch.first_stand(call).map_or(NEVER, |s| s.seq);
