@@ -981,6 +981,29 @@ fn the_holder_of_a_broken_lease_is_told_once_and_in_person() {
 }
 
 #[test]
+fn a_child_that_is_being_made_gets_the_signal_of_its_group_without_what_it_says() {
+    let script = |owner: &str, forks: bool, signals: &[i32]| {
+        let settings = format!("t0: setown_ex(f0, {owner}, t0)");
+        let breaker = "t0: c0 = fork() &\nt1: f1 = open(\"a\", RDWR|NONBLOCK)";
+        let mut script = leased(&settings, breaker);
+        script = if forks { script.inv(3, &[]) } else { script.ok(3, &[], 100) };
+        script = script.inv(4, &[]);
+        for code in signals {
+            script = script.signal_as(T0, 29, 0, *code);
+        }
+        script = script.ret(4, Err(Errno(11)), Payload::None);
+        script = if forks { script.ret(3, Ok(100), Payload::None) } else { script };
+        script.end(&[])
+    };
+    script("PGRP", true, &[128]).explained();
+    script("PGRP", true, &[128, 0]).explained();
+    let wrong = |script: Script| script.anomalous(Kind::UnexplainedSignal, Oracle::Notices);
+    wrong(script("PGRP", true, &[128, 0, 0]));
+    wrong(script("PGRP", false, &[128, 0]));
+    wrong(script("PID", true, &[128, 0]));
+}
+
+#[test]
 fn no_signal_comes_without_a_break() {
     leased("", "t0: getlease(f0)")
         .ok(2, &[0], 1)
