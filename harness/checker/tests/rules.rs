@@ -775,6 +775,20 @@ t0: pwrite(f0, 0, anon, 4K) (r0) &"
 }
 
 #[test]
+fn a_device_has_no_holes_and_no_positions_behind_its_end() {
+    let seek = |what: &str, result| {
+        let text = format!("t0: f0 = open(g0, RDWR|DIRECT)\nt0: lseek(f0, {what})");
+        Script::new("xfs", &text).ok(0, &[], 4).inv(1, &[0]).ret(1, result, Payload::None)
+    };
+    seek("1M, SET", Ok(1 << 20)).explained();
+    for what in ["1048577, SET", "0, DATA", "0, HOLE"] {
+        seek(what, Err(history::Errno(22))).explained();
+        seek(what, Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    }
+    seek("1M, SET", Err(history::Errno(22))).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+#[test]
 fn a_drain_orders_nothing_of_the_ring_that_had_its_slot_before() {
     let text = "t0: r0 = io_uring_setup(8)
 t0: f0 = open(\"a\", RDWR|CREAT)

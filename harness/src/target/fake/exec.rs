@@ -761,7 +761,7 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
                     let address = vma.borrow().address;
                     let slot = &mut w.process_mut(lane).maps[usize::from(slot.0)];
                     if let Some((old, _)) = slot.replace((vma, id)) {
-                        old.borrow_mut().dead = true;
+                        old.borrow_mut().unmap();
                     }
                     (Ok(address), Payload::Address(address))
                 }

@@ -295,8 +295,9 @@ pub(super) async fn lseek(cx: Cx<'_>, f: &OpenFile, offset: u64, whence: Whence)
 
 fn seek(w: &mut World, f: &OpenFile, offset: u64, whence: Whence) -> Outcome {
     if f.gate.is_some() {
-        // A device ends where it ends, for positions too.
-        return if offset > program::GATE_SIZE { Err(EINVAL) } else { Ok(offset) };
+        // A device ends where it ends, for positions too, and has neither holes nor data.
+        let known = whence == Whence::Set && offset <= program::GATE_SIZE;
+        return if known { Ok(offset) } else { Err(EINVAL) };
     }
     let fs = &w.fs[f.mount];
     let size = fs.ino(f.ino).size;
