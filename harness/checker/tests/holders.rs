@@ -235,6 +235,30 @@ fn a_request_may_stand_where_another_of_its_ring_waits_for_a_page() {
         .ret(7, Ok(0), read(vec![]))
         .end(&[])
         .explained();
+    // A worker may be at a request of any ring of the process.
+    let another = "t1: pread(f1, 0, anon, 4K) (r1) &";
+    let rings = format!(
+        "{setup}\nt1: r1 = io_uring_setup(8)\nt1: f1 = open(g0, RDWR|DIRECT)\nt0: hold(g0)"
+    );
+    let script = |chain: &str| {
+        spliced("xfs-dax", &format!("{rings}\n{chain}\n{another}\n{close}"))
+            .ok(5, &[], 9)
+            .ok(6, &[], 10)
+            .ok(7, &[], 11)
+            .ok(8, &[], 0)
+    };
+    script("t0: ftruncate(f0, 0) (r0) &")
+        .inv(9, &[0, 5])
+        .inv(10, &[7, 6])
+        .stands(10, 'S', XFS_WAIT)
+        .ok(11, &[2], 0)
+        .ret(9, Ok(0), Payload::None)
+        .explained();
+    script("t0: fsync(f0) (r0) &")
+        .inv(9, &[0, 5])
+        .inv(10, &[7, 6])
+        .stands(10, 'S', XFS_WAIT)
+        .anomalous(Kind::UnexplainedWait, Oracle::Liveness);
     let given_back = format!("{setup}\n{close}\n{chain}");
     spliced("xfs-dax", &given_back)
         .ok(5, &[], 9)
