@@ -789,6 +789,29 @@ fn a_device_has_no_holes_and_no_positions_behind_its_end() {
 }
 
 #[test]
+fn a_copy_onto_itself_may_bring_back_what_it_read_before_another_write() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t1: pread(f0, 0, m0+0, 4K) &
+t0: pwrite(f0, 0, anon, 4K)
+t0: load(m0+0, 4K)";
+    let script = |races: bool, seen: u16| {
+        let script = Script::new("xfs-dax", text).open(0, 1).ok(1, &[0], 4096).ok(2, &[0], 0);
+        let script = if races {
+            script.inv(3, &[0, 2]).ok(4, &[0], 4096).ret(3, Ok(4096), Payload::None)
+        } else {
+            script.ok(3, &[0, 2], 4096).ok(4, &[0], 4096)
+        };
+        script.call(5, &[2], 4096, read(vec![signed(seen, 0, 4096)]))
+    };
+    script(true, 1).explained();
+    script(true, 4).explained();
+    script(false, 4).explained();
+    script(false, 1).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
 fn a_drain_orders_nothing_of_the_ring_that_had_its_slot_before() {
     let text = "t0: r0 = io_uring_setup(8)
 t0: f0 = open(\"a\", RDWR|CREAT)
