@@ -46,6 +46,22 @@ fn read(events: &[Event], line: u16) -> (Vec<u8>, Option<FaultSignal>) {
     }
 }
 
+#[test]
+fn a_truncate_to_the_same_size_zeroes_what_was_stored_behind_the_end() {
+    for image in ["ext4-dax", "xfs-dax", "ext4", "xfs"] {
+        let text = format!(
+            r#"image {image}
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 3K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: store(m0+3K, 1K)
+t0: ftruncate(f0, 3K)
+t0: load(m0+3K, 1K)"#
+        );
+        assert_eq!(read(&events(&text), 5), (vec![0; 1024], None), "{image}");
+    }
+}
+
 fn fallocates(image: &str) -> Vec<Option<Outcome>> {
     let text = format!(
         r#"image {image}

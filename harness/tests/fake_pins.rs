@@ -215,6 +215,49 @@ t0: statx(f0)
 }
 
 #[test]
+fn a_mapping_that_is_taken_away_keeps_its_file_open_no_longer() {
+    let run = Run::of(
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: ftruncate(f0, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: close(f0)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: f0 = open("a", RDWR)
+t0: hold(g0)
+t1: pwrite(f1, 0, m0+0, 4K) &
+t0: wait(t1)
+t0: setlease(f0, WRLCK)
+t0: munmap(m0)
+t0: setlease(f0, WRLCK)
+t0: lseek(f1, 2M, SET)
+"#,
+    );
+    assert_eq!(run.blocked(7), Some(('D', "submit_bio_wait")));
+    assert_eq!([9, 11, 12].map(|line| run.result(line)), [Err(11), Ok(0), Err(22)].map(Some));
+}
+
+#[test]
+fn a_signal_that_comes_before_a_call_is_handled_before_it() {
+    let run = Run::of(
+        r#"image ext4-dax
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: p0 = pipe()
+t0: vmsplice(m0+0, p0, 4K)
+t1: ftruncate(f0, 4K) (delay 500us) &
+t0: interrupt(t1)
+t0: wait(t1)
+t0: close(p0)
+"#,
+    );
+    let invoked = run.at(|e| matches!(e, Event::Invoke { call: CallId(5), .. }));
+    assert!(run.returned_at(6) < invoked);
+    assert_eq!(run.result(5), Some(Ok(0)));
+}
+
+#[test]
 fn whoever_still_waits_at_the_end_is_helped_in_order() {
     let run = Run::of(
         r#"image ext4-dax

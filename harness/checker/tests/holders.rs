@@ -235,6 +235,30 @@ fn a_request_may_stand_where_another_of_its_ring_waits_for_a_page() {
         .ret(7, Ok(0), read(vec![]))
         .end(&[])
         .explained();
+    // A worker may be at a request of any ring of the process.
+    let another = "t1: pread(f1, 0, anon, 4K) (r1) &";
+    let rings = format!(
+        "{setup}\nt1: r1 = io_uring_setup(8)\nt1: f1 = open(g0, RDWR|DIRECT)\nt0: hold(g0)"
+    );
+    let script = |chain: &str| {
+        spliced("xfs-dax", &format!("{rings}\n{chain}\n{another}\n{close}"))
+            .ok(5, &[], 9)
+            .ok(6, &[], 10)
+            .ok(7, &[], 11)
+            .ok(8, &[], 0)
+    };
+    script("t0: ftruncate(f0, 0) (r0) &")
+        .inv(9, &[0, 5])
+        .inv(10, &[7, 6])
+        .stands(10, 'S', XFS_WAIT)
+        .ok(11, &[2], 0)
+        .ret(9, Ok(0), Payload::None)
+        .explained();
+    script("t0: fsync(f0) (r0) &")
+        .inv(9, &[0, 5])
+        .inv(10, &[7, 6])
+        .stands(10, 'S', XFS_WAIT)
+        .anomalous(Kind::UnexplainedWait, Oracle::Liveness);
     let given_back = format!("{setup}\n{close}\n{chain}");
     spliced("xfs-dax", &given_back)
         .ok(5, &[], 9)
@@ -1049,6 +1073,60 @@ fn a_breaker_waits_until_the_lease_is_gone() {
 }
 
 #[test]
+fn a_breaker_that_set_out_before_the_lease_was_taken_breaks_it() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: setlease(f0, WRLCK)
+t0: setlease(f0, UNLCK)
+t1: f1 = open(\"a\", RDWR) &
+t0: setlease(f0, WRLCK)
+t0: getlease(f0)
+t0: setlease(f0, UNLCK)
+t0: getlease(f0)";
+    let open = || Payload::File(facts(program::Mount::Ext4, 1, 0));
+    let script = |lease, later| {
+        Script::new("ext4", text)
+            .open(0, 1)
+            .ok(1, &[0], 0)
+            .ok(2, &[0], 0)
+            .inv(3, &[])
+            .ok(4, &[0], 0)
+            .signal(T0, 29, 0)
+            .ok(5, &[0], lease)
+            .ok(6, &[0], 0)
+            .ok(7, &[0], later)
+            .ret(3, Ok(4), open())
+            .end(&[])
+    };
+    script(2, 2).explained();
+    script(0, 2).anomalous(Kind::WrongResult, Oracle::Leases);
+    script(2, 1).anomalous(Kind::WrongResult, Oracle::Leases);
+}
+
+#[test]
+fn a_breaker_does_not_take_the_lease_of_a_descriptor_that_was_copied_meanwhile() {
+    let breaker = "t1: f1 = open(\"a\", RDWR) &
+t0: f2 = dup(f0)
+t0: close(f0)
+t0: interrupt(t1)
+t0: setlease(f2, UNLCK)
+t0: setlease(f2, UNLCK)";
+    let begin = || {
+        leased("", breaker)
+            .inv(2, &[])
+            .stands(2, 'S', "__break_lease")
+            .signal(T0, 29, 0)
+            .ok(3, &[0], 4)
+            .ok(4, &[0], 0)
+            .ok(5, &[], 0)
+            .ret(2, Err(Errno(4)), Payload::None)
+            .ok(6, &[3], 0)
+    };
+    begin().fails(7, &[3], 11).end(&[]).explained();
+    // It was given back once.
+    begin().ok(7, &[3], 0).end(&[]).anomalous(Kind::UnexplainedErrno, Oracle::Leases);
+}
+
+#[test]
 fn a_lease_on_another_file_is_nobody_s_reason() {
     let breaker = "t1: f1 = open(\"b\", RDWR|CREAT) &";
     let open = || Payload::File(facts(program::Mount::Ext4, 2, 0));
@@ -1095,6 +1173,29 @@ fn the_holder_of_a_broken_lease_is_told_once_and_in_person() {
     // Without F_SETOWN_EX any thread of the process may run the handler.
     broken("").signal(T1, 29, 0).end(&[]).explained();
     broken("").signal(T1, 29, 3).end(&[]).anomalous(Kind::UnexplainedSignal, Oracle::Notices);
+}
+
+#[test]
+fn a_child_that_is_being_made_gets_the_signal_of_its_group_without_what_it_says() {
+    let script = |owner: &str, forks: bool, signals: &[i32]| {
+        let settings = format!("t0: setown_ex(f0, {owner}, t0)");
+        let breaker = "t0: c0 = fork() &\nt1: f1 = open(\"a\", RDWR|NONBLOCK)";
+        let mut script = leased(&settings, breaker);
+        script = if forks { script.inv(3, &[]) } else { script.ok(3, &[], 100) };
+        script = script.inv(4, &[]);
+        for code in signals {
+            script = script.signal_as(T0, 29, 0, *code);
+        }
+        script = script.ret(4, Err(Errno(11)), Payload::None);
+        script = if forks { script.ret(3, Ok(100), Payload::None) } else { script };
+        script.end(&[])
+    };
+    script("PGRP", true, &[128]).explained();
+    script("PGRP", true, &[128, 0]).explained();
+    let wrong = |script: Script| script.anomalous(Kind::UnexplainedSignal, Oracle::Notices);
+    wrong(script("PGRP", true, &[128, 0, 0]));
+    wrong(script("PGRP", false, &[128, 0]));
+    wrong(script("PID", true, &[128, 0]));
 }
 
 #[test]
@@ -1411,6 +1512,86 @@ t0: pread(f0, 0, anon, 4K)"
     script(false, new()).explained();
     // One that finds a difference drops nothing.
     script(false, old()).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn what_arrives_in_a_private_page_that_was_dropped_is_lost() {
+    let script = |change: &str, slots: &[u16], first: u8, last: u8| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, PRIVATE)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+t1: pread(f1, 0, m0+0, 8K) &
+t0: {change}
+t0: pwrite(f0, 4K, anon, 4K)
+t0: release(g0)
+t0: load(m0+0, 4K)
+t0: load(m0+4K, 4K)"
+        );
+        let seen = |old: u8, at| match old {
+            0 => device(at, 4096),
+            writer => signed(writer.into(), at, 4096),
+        };
+        Script::new("xfs", &text)
+            .open(0, 1)
+            .ok(1, &[0], 16384)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 4)
+            .ok(4, &[], 0)
+            .inv(5, &[3, 2])
+            .stands(5, 'D', "submit_bio_wait")
+            .ok(6, slots, 0)
+            .ok(7, &[0], 4096)
+            .inv(8, &[])
+            .ret(5, Ok(8192), Payload::None)
+            .ret(8, Ok(0), Payload::None)
+            .call(9, &[2], 4096, read(vec![seen(first, 0)]))
+            .call(10, &[2], 4096, read(vec![seen(last, 4096)]))
+    };
+    for (change, slots) in [("ftruncate(f0, 4K)", [0]), ("madvise(m0+4K, 4K, DONTNEED)", [2])] {
+        script(change, &slots, 0, 0).explained();
+        script(change, &slots, 0, 7).explained();
+        // The other page was dropped by nobody, and what was cut off is not seen again.
+        script(change, &slots, 1, 7).anomalous(Kind::StaleByte, Oracle::Bytes);
+        script(change, &slots, 0, 1).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+    }
+}
+
+#[test]
+fn the_rest_of_a_private_page_is_as_it_was_when_the_device_got_the_page() {
+    let script = |early: u8, late: u8| {
+        let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, PRIVATE)
+t0: f1 = open(g0, RDWR|DIRECT)
+t0: hold(g0)
+t1: pread(f1, 0, m0+0, 2K) &
+t0: pwrite(f0, 0, anon, 4K)
+t0: load(m0+2K, 2K)
+t0: release(g0)
+t0: load(m0+2K, 2K)
+t0: load(m0+0, 2K)";
+        Script::new("xfs", text)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[0], 0)
+            .ok(3, &[], 4)
+            .ok(4, &[], 0)
+            .inv(5, &[3, 2])
+            .stands(5, 'D', "submit_bio_wait")
+            .ok(6, &[0], 4096)
+            .call(7, &[2], 2048, read(vec![signed(early.into(), 2048, 2048)]))
+            .inv(8, &[])
+            .ret(5, Ok(2048), Payload::None)
+            .ret(8, Ok(0), Payload::None)
+            .call(9, &[2], 2048, read(vec![signed(late.into(), 2048, 2048)]))
+            .call(10, &[2], 2048, read(vec![device(0, 2048)]))
+    };
+    script(1, 1).explained();
+    // Nobody wrote these into the file.
+    script(1, 2).anomalous(Kind::ForeignByte, Oracle::Leak);
 }
 
 #[test]

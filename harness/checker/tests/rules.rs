@@ -775,6 +775,65 @@ t0: pwrite(f0, 0, anon, 4K) (r0) &"
 }
 
 #[test]
+fn a_device_has_no_holes_and_no_positions_behind_its_end() {
+    let seek = |what: &str, result| {
+        let text = format!("t0: f0 = open(g0, RDWR|DIRECT)\nt0: lseek(f0, {what})");
+        Script::new("xfs", &text).ok(0, &[], 4).inv(1, &[0]).ret(1, result, Payload::None)
+    };
+    seek("1M, SET", Ok(1 << 20)).explained();
+    for what in ["1048577, SET", "0, DATA", "0, HOLE"] {
+        seek(what, Err(history::Errno(22))).explained();
+        seek(what, Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    }
+    seek("1M, SET", Err(history::Errno(22))).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+#[test]
+fn a_copy_onto_itself_may_bring_back_what_it_read_before_another_write() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t1: pread(f0, 0, m0+0, 4K) &
+t0: pwrite(f0, 0, anon, 4K)
+t0: load(m0+0, 4K)";
+    let script = |races: bool, seen: u16| {
+        let script = Script::new("xfs-dax", text).open(0, 1).ok(1, &[0], 4096).ok(2, &[0], 0);
+        let script = if races {
+            script.inv(3, &[0, 2]).ok(4, &[0], 4096).ret(3, Ok(4096), Payload::None)
+        } else {
+            script.ok(3, &[0, 2], 4096).ok(4, &[0], 4096)
+        };
+        script.call(5, &[2], 4096, read(vec![signed(seen, 0, 4096)]))
+    };
+    script(true, 1).explained();
+    script(true, 4).explained();
+    script(false, 4).explained();
+    script(false, 1).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn a_drain_orders_nothing_of_the_ring_that_had_its_slot_before() {
+    let text = "t0: r0 = io_uring_setup(8)
+t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K) (r0, async) &
+t0: r0 = io_uring_setup(8)
+t0: pread(f0, 0, anon, 4K) (r0, drain) &";
+    let script = |ring, n, runs| {
+        Script::new("xfs", text)
+            .ok(0, &[], 0)
+            .open(1, 1)
+            .inv(2, &[1, 0])
+            .ok(3, &[], 0)
+            .inv(4, &[1, ring])
+            .ret(4, Ok(n), read(runs))
+            .ret(2, Ok(4096), Payload::None)
+    };
+    script(3, 0, vec![]).explained();
+    script(3, 4096, vec![signed(2, 0, 4096)]).explained();
+    script(0, 0, vec![]).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
 fn what_is_stored_past_the_end_may_be_zeroed_by_a_write_that_extends_the_file_meanwhile() {
     let text = "t0: f0 = open(\"a\", RDWR|CREAT)
 t0: pwrite(f0, 0, anon, 100)

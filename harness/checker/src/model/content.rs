@@ -221,8 +221,18 @@ pub fn candidates(
     order: &Order,
 ) -> Vec<Cand> {
     let (mut out, mut steps) = (Vec::new(), STEPS_MAX);
-    collect(objects, obj, range, span, without, order, 0, &mut steps, &mut out);
+    let skip = Skip { call: without, in_place: false };
+    collect(objects, obj, range, span, skip, order, 0, &mut steps, &mut out);
     out
+}
+
+/// Versions that are passed over.
+#[derive(Clone, Copy, Debug)]
+struct Skip {
+    /// Those of this call.
+    call: u16,
+    /// Copies onto the place that they are read from.
+    in_place: bool,
 }
 
 #[expect(clippy::too_many_arguments, reason = "a recursion's state, spelled out")]
@@ -231,7 +241,7 @@ fn collect(
     obj: ObjId,
     (start, end): (u64, u64),
     span: Span,
-    without: u16,
+    Skip { call: without, in_place }: Skip,
     order: &Order,
     depth: u32,
     steps: &mut u32,
@@ -253,14 +263,15 @@ fn collect(
             return;
         };
         *steps = left;
-        let mut follow = |source: ObjId, delta: i64, span: Span, without: u16| {
+        let mut follow = |source: ObjId, delta: i64, span: Span, without: u16, in_place: bool| {
             let (Some(a), Some(b)) = (from.checked_add_signed(delta), to.checked_add_signed(delta))
             else {
                 out.push(Cand { start: from, end: to, val: Val::Any });
                 return;
             };
             let begin = out.len();
-            collect(objects, source, (a, b), span, without, order, depth + 1, steps, out);
+            let skip = Skip { call: without, in_place };
+            collect(objects, source, (a, b), span, skip, order, depth + 1, steps, out);
             for cand in &mut out[begin..] {
                 cand.start = cand.start.wrapping_add_signed(-delta);
                 cand.end = cand.end.wrapping_add_signed(-delta);
@@ -272,18 +283,23 @@ fn collect(
                 out.extend(vals.iter().map(|val| Cand { start: from, end: to, val: *val }));
             }
             Src::Copy { obj: source, delta, before } => {
-                // A copy onto the very same place changes nothing.
+                let window = Span { ret: version.span.ret.min(span.ret), ..version.span };
                 if *source == obj && *delta == 0 {
+                    // A copy onto the very same place brings back what was there in its time: it may have read before another write, and put
+                    // down after it. Of two such, each shows by itself what it brings.
+                    if !in_place {
+                        follow(obj, 0, window, version.span.call, true);
+                    }
                     continue;
                 }
-                let window = Span { ret: version.span.ret.min(span.ret), ..version.span };
-                follow(*source, *delta, window, if *before { version.span.call } else { without });
+                let without = if *before { version.span.call } else { without };
+                follow(*source, *delta, window, without, false);
             }
-            Src::Through { obj: source, delta } => follow(*source, *delta, span, without),
+            Src::Through { obj: source, delta } => follow(*source, *delta, span, without, false),
             Src::Since { obj: source, delta, since, until } => {
                 let ret = span.ret.min(*until);
                 let window = Span { inv: *since, ret, call: super::order::NOBODY };
-                follow(*source, *delta, window, without);
+                follow(*source, *delta, window, without, false);
             }
         }
     }

@@ -9,6 +9,7 @@ use super::{World, watch};
 use crate::policy::{Breaks, breaks};
 use history::Errno;
 use program::{Access, Call, Lane, Lease, OpenFlags};
+use std::collections::BTreeSet;
 
 /// Nanoseconds by which the kernel's clock of jiffies may be off.
 const TICK_NS: u64 = 50_000_000;
@@ -217,6 +218,8 @@ pub struct Register {
     pub states: Lin<LeaseState, LeaseOp>,
     /// Not judged any more: what happened is beyond what is tracked, or was reported already.
     pub off: bool,
+    /// Opens and truncates that were entered.
+    breakers: BTreeSet<u16>,
 }
 
 /// A break that began: whom it must tell, or may have to.
@@ -330,7 +333,7 @@ impl<'a> World<'a> {
         Some(register.states.during(span, None, &self.order))
     }
 
-    /// The part of a breaker's time in which it began the break: until it was seen to stand still.
+    /// The part of a call's time before it was seen to stand still: a breaker has begun the break by then, a transfer has its pages.
     pub fn begun(&self, call: u16) -> Span {
         let span = self.span(call);
         let stand = self.watch.first_stand(call).map_or(NEVER, |s| s.seq);
@@ -348,10 +351,16 @@ impl<'a> World<'a> {
             Call::Setlease { lease, .. } => {
                 let Some(open) = self.open_in(call, 0) else { return };
                 let file = self.opens[open].file;
-                let register = self
-                    .leases
-                    .entry(file)
-                    .or_insert_with(|| Register { states: Lin::new(Vec::new()), off: false });
+                self.leases.entry(file).or_insert_with(|| Register {
+                    states: Lin::new(Vec::new()),
+                    off: false,
+                    breakers: BTreeSet::new(),
+                });
+                // Whoever is on his way to the file already may come to this lease.
+                for index in 0..self.inflight.len() {
+                    self.breaker_comes(self.inflight[index].1, file);
+                }
+                let Some(register) = self.leases.get_mut(&file) else { return };
                 // Where layout leases are granted, one call may speak of either kind.
                 register.off |= *lease == Lease::Layout && matches!(result, Some(Ok(_)));
                 let what = match (lease, result) {
@@ -382,41 +391,59 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Enters the leases that there are when a breaker sets out. One that is taken later enters him itself.
     fn breaker_begins(&mut self, call: u16) {
+        let span = self.span(call);
+        for file in self.broken_files(call) {
+            let states = self.lease_states(file, span);
+            if states.is_some_and(|states| states.iter().any(|state| !state.is_empty())) {
+                self.breaker_comes(call, file);
+            }
+        }
+    }
+
+    /// Enters once what a breaker that is under way does to the leases of a file.
+    fn breaker_comes(&mut self, call: u16, file: usize) {
         let Some(write) = self.breaker(call) else { return };
+        let files = self.broken_files(call);
+        let first = self.leases.get_mut(&file).is_some_and(|r| r.breakers.insert(call));
+        if !files.contains(&file) || !first {
+            return;
+        }
         let span = self.span(call);
         let result = self.seen[call as usize].result;
         let nonblock = matches!(self.call_of(call), Call::Open { flags, .. } if flags.has(OpenFlags::NONBLOCK));
-        let files = self.broken_files(call);
         let certain = files.len() == 1;
-        for file in files {
-            let Some(states) = self.lease_states(file, span) else { continue };
-            if states.iter().all(Vec::is_empty) {
-                continue;
+        let begun = self.begun(call);
+        let deadline = self.deadline(begun);
+        let doubt = |what: LeaseDo| {
+            if certain { what } else { LeaseDo::Maybe(Box::new(what)) }
+        };
+        match result {
+            Some(Ok(_)) => {
+                self.lease_op(file, begun, doubt(LeaseDo::Break { write, deadline }));
+                let stood = self.watch.first_stand(call).map_or(span.inv, |s| s.seq);
+                let rest = Span { inv: stood.min(span.ret), ..span };
+                self.lease_op(file, rest, doubt(LeaseDo::Pass { write }));
             }
-            let begun = self.begun(call);
-            let deadline = self.deadline(begun);
-            let doubt = |what: LeaseDo| {
-                if certain { what } else { LeaseDo::Maybe(Box::new(what)) }
-            };
-            match result {
-                Some(Ok(_)) => {
-                    self.lease_op(file, begun, doubt(LeaseDo::Break { write, deadline }));
-                    let stood = self.watch.first_stand(call).map_or(span.inv, |s| s.seq);
-                    let rest = Span { inv: stood.min(span.ret), ..span };
-                    self.lease_op(file, rest, doubt(LeaseDo::Pass { write }));
-                }
-                Some(Err(Errno(11))) if nonblock => {
-                    self.lease_op(file, span, doubt(LeaseDo::Refused { write, deadline }));
-                }
-                // ENOENT, EEXIST and their like come before the file is looked at.
-                Some(Err(Errno(2 | 9 | 13 | 17))) => {}
-                _ => {
-                    let what = LeaseDo::Break { write, deadline };
-                    self.lease_op(file, begun, LeaseDo::Maybe(Box::new(what)));
-                }
+            Some(Err(Errno(11))) if nonblock => {
+                self.lease_op(file, span, doubt(LeaseDo::Refused { write, deadline }));
+            }
+            // ENOENT, EEXIST and their like come before the file is looked at.
+            Some(Err(Errno(2 | 9 | 13 | 17))) => {}
+            _ => {
+                let what = LeaseDo::Break { write, deadline };
+                self.lease_op(file, begun, LeaseDo::Maybe(Box::new(what)));
             }
         }
+    }
+
+    /// Whether a call can take a reference of an open file: one that fills a slot does so by what was in it.
+    fn may_end_reference(&self, call: u16, open: usize) -> bool {
+        let Some(slot) = self.call_of(call).fills() else { return true };
+        let files = self.fds.iter().filter(|(_, o)| **o == open).map(|(filler, _)| *filler);
+        let maps = self.maps.iter().filter(|(_, m)| m.open == open).map(|((_, filler), _)| *filler);
+        files.chain(maps).any(|filler| self.call_of(filler).fills() == Some(slot))
     }
 
     /// A call that empties slots may take the last reference of an open file, and its lease.
@@ -427,6 +454,7 @@ impl<'a> World<'a> {
         for file in files {
             let Some(states) = self.lease_states(file, span) else { continue };
             let mut opens: Vec<usize> = states.iter().flatten().map(|h| h.open).collect();
+            opens.retain(|open| self.may_end_reference(call, *open));
             opens.sort_unstable();
             opens.dedup();
             for open in opens {
@@ -439,7 +467,14 @@ impl<'a> World<'a> {
                 // References that end by this very call, or before it.
                 let end = refs.iter().map(|l| l.maybe.1).max().unwrap_or(0);
                 let begins = refs.iter().any(|l| l.maybe.0 <= span.ret && l.maybe.1 >= span.inv);
-                if end <= span.ret {
+                // A reference that is taken meanwhile is not among them.
+                let others = (0..self.program.lines.len() as u16).any(|k| {
+                    let other = self.span(k);
+                    let takes = matches!(self.call_of(k), Call::SendFd { .. } | Call::Fork { .. });
+                    let takes = takes || self.call_of(k).fills().is_some();
+                    k != call && takes && other.inv > span.inv && other.inv <= span.ret
+                });
+                if end <= span.ret && !others {
                     self.lease_op(file, span, LeaseDo::Drop { open });
                 } else if begins || end < NEVER {
                     let drop = LeaseDo::Maybe(Box::new(LeaseDo::Drop { open }));

@@ -491,11 +491,17 @@ impl<'a> World<'a> {
 
     /// Assigns a range of an object on behalf of a call.
     pub fn assign(&mut self, call: u16, obj: ObjId, range: (u64, u64), src: Src, sure: bool) {
+        let span = self.span(call);
+        let span = Span { inv: span.inv.max(self.effect_from[call as usize]), ..span };
+        self.assign_in(span, obj, range, src, sure);
+    }
+
+    /// Assigns a range of an object in a part of a call's time.
+    pub fn assign_in(&mut self, span: Span, obj: ObjId, range: (u64, u64), src: Src, sure: bool) {
         if range.0 >= range.1 {
             return;
         }
-        let span = self.span(call);
-        let span = Span { inv: span.inv.max(self.effect_from[call as usize]), ..span };
+        let call = span.call;
         let copy = matches!(src, Src::Copy { .. });
         if let Src::Vals(vals) = &src {
             let all = vals.iter().map(|val| Cand { start: range.0, end: range.1, val: *val });
@@ -526,15 +532,15 @@ impl<'a> World<'a> {
                 if version.span.call == call
                     && let Src::Copy { obj: source, delta, before } = version.src
                 {
-                    pieces.push((from, to, source, delta, before));
+                    pieces.push((from, to, version.span, (source, delta, before)));
                 }
             }
-            for (from, to, source, delta, before) in pieces {
+            for (from, to, when, (source, delta, before)) in pieces {
                 let Some(a) = from.checked_add_signed(delta) else { continue };
                 // A clone whose end is in doubt reaches to the end of all offsets; its source ends there first.
                 let b = to.saturating_add_signed(delta);
                 let without = if before { call } else { NOBODY };
-                let cands = self.cands_without(source, a, b, span, without);
+                let cands = self.cands_without(source, a, b, when, without);
                 for (x, y, vals) in partition(&cands, a, b) {
                     let vals: Vals = vals.into_iter().map(|v| v.shifted(-delta)).collect();
                     let (x, y) = (x.wrapping_add_signed(-delta), y.wrapping_add_signed(-delta));

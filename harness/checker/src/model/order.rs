@@ -38,35 +38,34 @@ pub struct Order {
 
 impl Order {
     /// Reads links and drains off the program. A chain is a run of linked lines of one lane and ring with the line after them; a drained
-    /// request, and what is submitted after it, starts after all earlier submissions of its ring. `invoked` tells in which order submissions
-    /// of different lanes reached the ring: where two calls were not ordered by their Invoke events, drains order nothing.
+    /// request, and what is submitted after it, starts after all earlier submissions of its lane and ring.
     pub fn of(program: &Program, events: &[Event]) -> Order {
         let lines = &program.lines;
         let mut earlier = vec![0u64; lines.len()];
-        let mut invoked = vec![None; lines.len()];
+        let mut invoked = vec![false; lines.len()];
+        // Which ring a request went to: a slot's name may have got another ring meanwhile, so it is the line that made it which counts.
+        let mut rings = vec![None; lines.len()];
         for event in events {
-            if let Event::Invoke { seq, call, .. } = event
-                && let Some(slot) = invoked.get_mut(call.0 as usize)
+            if let Event::Invoke { call, slots, .. } = event
+                && let Some(line) = lines.get(call.0 as usize)
             {
-                slot.get_or_insert(*seq);
+                invoked[call.0 as usize] = true;
+                rings[call.0 as usize] = line.via.and(slots.last().copied());
             }
         }
+        let one_ring = |a: usize, b: usize| {
+            lines[a].lane == lines[b].lane && rings[a].is_some() && rings[a] == rings[b]
+        };
         let linked = |l: &Line| {
             l.via.is_some_and(|v| v.flags.0 & (SqeFlags::LINK.0 | SqeFlags::HARDLINK.0) != 0)
         };
         // Links: each member waits for the one before it.
         for (i, line) in lines.iter().enumerate() {
-            let Some(via) = line.via else { continue };
             if !linked(line) {
                 continue;
             }
             // A line that was left out does not end a chain: what is queued goes with the next request.
-            let next = (i + 1..lines.len()).find(|k| {
-                lines[*k].lane == line.lane
-                    && lines[*k].via.is_some_and(|v| v.ring == via.ring)
-                    && invoked[*k].is_some()
-            });
-            if let Some(next) = next {
+            if let Some(next) = (i + 1..lines.len()).find(|k| one_ring(i, *k)) {
                 earlier[next] |= bit(i);
             }
         }
@@ -76,15 +75,10 @@ impl Order {
         // io_uring_enter(2) says of later requests.
         for (i, line) in lines.iter().enumerate() {
             let Some(via) = line.via else { continue };
-            if !via.flags.has(SqeFlags::DRAIN) || invoked[i].is_none() {
+            if !via.flags.has(SqeFlags::DRAIN) || !invoked[i] {
                 continue;
             }
-            let same = |k: usize| {
-                k != i
-                    && lines[k].lane == line.lane
-                    && lines[k].via.is_some_and(|v| v.ring == via.ring)
-                    && invoked[k].is_some()
-            };
+            let same = |k: usize| k != i && one_ring(i, k);
             let before: u64 = (0..i).filter(|k| same(*k)).map(bit).sum();
             for (k, earlier) in earlier.iter_mut().enumerate().skip(i) {
                 if k == i || same(k) {

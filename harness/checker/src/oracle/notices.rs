@@ -17,6 +17,7 @@ const SIGIO: i32 = 29;
 /// SIGRTMIN of the C library is 34.
 const RT1: i32 = 35;
 const RT2: i32 = 36;
+const SI_USER: i32 = 0;
 const SI_KERNEL: i32 = 128;
 const POLL_MSG: i32 = 3;
 /// POLLIN | POLLRDNORM | POLLMSG.
@@ -42,8 +43,21 @@ struct Expected {
     fds: Vec<i32>,
     /// When the break began.
     from: u64,
+    /// Whether somebody forked when it began.
+    forking: bool,
     /// Whether it surely was sent, and where it goes surely lived.
     sure: bool,
+}
+
+/// Where a signal that is expected may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Anywhere,
+    /// A process of the group.
+    In(Option<u8>),
+    /// A child that was being made: what a group gets meanwhile it gets as well, but without the siginfo (kernel/signal.c:__send_signal_locked,
+    /// kernel/fork.c:copy_process, 6.12 and 6.1).
+    Newborn,
 }
 
 /// Looks at the whole run when it is over.
@@ -52,27 +66,32 @@ pub fn end(world: &World, findings: &mut Findings) {
         world.dues.iter().map(|d| expect(world, d)).chain(layout_breaks(world)).collect();
     let notices = &world.watch.notices;
     // A group gets one signal for each of its processes.
-    let mut places: Vec<(usize, Option<u8>)> = Vec::new();
+    let mut places: Vec<(usize, Place)> = Vec::new();
     for (k, e) in expected.iter().enumerate() {
         if e.owners.contains(&Owner::Group) {
             let mut processes: Vec<_> = notices.iter().map(process_of).collect();
             processes.sort_unstable();
             processes.dedup();
-            places.extend(processes.into_iter().map(|p| (k, p)));
+            places.extend(processes.into_iter().map(|p| (k, Place::In(p))));
+            places.extend(e.forking.then_some((k, Place::Newborn)));
         } else {
-            places.push((k, None));
+            places.push((k, Place::Anywhere));
         }
     }
     let mut pairing = Pairing::new(places.len(), notices.len(), |place, n| {
-        let ((k, process), n) = (places[place], &notices[n]);
+        let ((k, place), n) = (places[place], &notices[n]);
         let e = &expected[k];
-        let elsewhere = e.owners.contains(&Owner::Group) && process_of(n) != process;
-        matches(e, n) && !elsewhere
+        match place {
+            Place::Anywhere => matches(e, n),
+            Place::In(process) => matches(e, n) && process_of(n) == process,
+            Place::Newborn => n.seq >= e.from && is_bare(e, n),
+        }
     });
     // Sure ones take their signals first, then those that may have been sent.
     let mut missing = Vec::new();
     for (k, e) in expected.iter().enumerate().filter(|(_, e)| e.sure) {
-        let mut own = (0..places.len()).filter(|place| places[*place].0 == k);
+        let full = |place: &usize| places[*place].0 == k && places[*place].1 != Place::Newborn;
+        let mut own = (0..places.len()).filter(full);
         if !own.any(|place| pairing.pair_left(place)) {
             missing.push(e);
         }
@@ -136,6 +155,11 @@ fn right_signal(e: &Expected, n: &Notice) -> bool {
                 && n.band == BAND
         }
     })
+}
+
+/// Whether it is the signal without what it says of itself.
+fn is_bare(e: &Expected, n: &Notice) -> bool {
+    e.signals.iter().any(|s| number(*s) == n.signo) && (n.code, n.fd, n.band) == (SI_USER, 0, 0)
 }
 
 fn right_place(e: &Expected, n: &Notice) -> bool {
@@ -214,7 +238,12 @@ fn expect(world: &World, due: &Due) -> Expected {
     });
     let known = signals.len() == 1 && owners.len() == 1;
     let sure = due.sure && known && reachable && world.watch.end.is_some();
-    Expected { due: *due, signals, owners, fds, from: begun.inv, sure }
+    let forking = lines(world).any(|k| {
+        let span = world.span(k);
+        let overlaps = span.inv <= begun.ret && span.ret >= begun.inv;
+        matches!(world.call_of(k), Call::Fork { .. }) && overlaps
+    });
+    Expected { due: *due, signals, owners, fds, from: begun.inv, forking, sure }
 }
 
 fn lines<'a>(world: &'a World) -> impl Iterator<Item = u16> + 'a {

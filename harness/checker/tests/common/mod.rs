@@ -93,9 +93,14 @@ impl Script {
     }
 
     /// A lane handles a signal; real-time signals and SIGIO with a descriptor come as POLL_MSG.
-    pub fn signal(mut self, lane: Lane, signo: i32, fd: i32) -> Script {
+    pub fn signal(self, lane: Lane, signo: i32, fd: i32) -> Script {
+        self.signal_as(lane, signo, fd, if fd == 0 { 128 } else { 3 })
+    }
+
+    /// A signal with this si_code.
+    pub fn signal_as(mut self, lane: Lane, signo: i32, fd: i32, code: i32) -> Script {
         let seq = self.next();
-        let (code, band) = if fd == 0 { (128, 0) } else { (3, 0x441) };
+        let band = if fd == 0 { 0 } else { 0x441 };
         let (time_ns, lane) = (self.now, Some(lane));
         self.events.push(Event::Signal { seq, time_ns, lane, signo, code, fd, band, answer: None });
         self

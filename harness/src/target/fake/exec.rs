@@ -93,7 +93,13 @@ async fn issue(cx: Cx<'_>, (id, line): Queued) {
         }
         return;
     }
-    begin(&mut cx.w(), cx.lane, id, &needs);
+    {
+        let mut w = cx.w();
+        // A signal that came before the call was handled before it.
+        w.interrupted[cx.lane] = false;
+        w.poked[cx.lane] = false;
+        begin(&mut w, cx.lane, id, &needs);
+    }
     cx.step().await;
     let answer = perform(cx, id, &line.call, &needs).await;
     drop(needs);
@@ -780,7 +786,7 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
                     let address = vma.borrow().address;
                     let slot = &mut w.process_mut(lane).maps[usize::from(slot.0)];
                     if let Some((old, _)) = slot.replace((vma, id)) {
-                        old.borrow_mut().dead = true;
+                        old.borrow_mut().unmap();
                     }
                     (Ok(address), Payload::Address(address))
                 }

@@ -151,10 +151,8 @@ async fn resize(cx: Cx<'_>, mount: usize, ino: u64, len: u64) {
         if len > size {
             fs.grow(ino, len);
             false
-        } else if len == size {
-            // Preallocated blocks past the end of file go all the same.
-            fs.ino(ino).map.range(pages_up(len)..).next().is_some()
         } else {
+            // The same size again is no exception: what was stored behind it is zeroed, and blocks preallocated there go.
             let unmap = fs.shrink(ino, len);
             if let Some(first) = unmap {
                 w.unmap_copies(mount, ino, first, u64::MAX);
@@ -297,8 +295,9 @@ pub(super) async fn lseek(cx: Cx<'_>, f: &OpenFile, offset: u64, whence: Whence)
 
 fn seek(w: &mut World, f: &OpenFile, offset: u64, whence: Whence) -> Outcome {
     if f.gate.is_some() {
-        // A device ends where it ends, for positions too.
-        return if offset > program::GATE_SIZE { Err(EINVAL) } else { Ok(offset) };
+        // A device ends where it ends, for positions too, and has neither holes nor data.
+        let known = whence == Whence::Set && offset <= program::GATE_SIZE;
+        return if known { Ok(offset) } else { Err(EINVAL) };
     }
     let fs = &w.fs[f.mount];
     let size = fs.ino(f.ino).size;

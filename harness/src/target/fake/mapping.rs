@@ -56,6 +56,14 @@ pub(super) struct Vma {
     pub revoked: BTreeSet<u64>,
 }
 
+impl Vma {
+    /// Takes it away: it keeps its file open no longer.
+    pub fn unmap(&mut self) {
+        self.dead = true;
+        self.file = Rc::new(self.file.left_behind());
+    }
+}
+
 /// A mapping as a call found it.
 #[derive(Clone, Debug)]
 pub(super) struct MapRef {

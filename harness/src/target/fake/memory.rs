@@ -103,7 +103,7 @@ pub(super) fn mremap(map: &MapRef, len: u64) -> Result<u64, Errno> {
 
 /// munmap(2)
 pub(super) fn munmap(map: &MapRef) -> Outcome {
-    map.vma.borrow_mut().dead = true;
+    map.vma.borrow_mut().unmap();
     Ok(0)
 }
 

@@ -92,6 +92,25 @@ pub(super) struct OpenFile {
     _mode: Arc<()>,
 }
 
+impl OpenFile {
+    /// The same file for a call that still means it, where nothing keeps it open any more: no lease sees it.
+    pub fn left_behind(&self) -> OpenFile {
+        OpenFile {
+            mount: self.mount,
+            ino: self.ino,
+            access: self.access,
+            flags: self.flags,
+            pos: Cell::new(self.pos.get()),
+            pos_locked: Cell::new(false),
+            gate: self.gate,
+            owner: Cell::new(None),
+            notice: Cell::new(Notice::Default),
+            _mark: self._mark.clone(),
+            _mode: Arc::new(()),
+        }
+    }
+}
+
 /// A descriptor: an open file under a number.
 #[derive(Clone, Debug)]
 pub(super) struct Fd {

@@ -65,7 +65,7 @@ pub fn longterm_test_stop(fd: BorrowedFd<'_>) -> CallResult {
 
 /// `ioctl(gup_test, PIN_BASIC_TEST or PIN_FAST_BENCHMARK, ..)` — Pins whole pages, one by one, and gives them back. Returns how many bytes it came to.
 pub fn basic_test(fd: BorrowedFd<'_>, span: Span, flags: PinFlags) -> CallResult {
-    assert!(span.len() as u64 % PAGE == 0, "a part of a page is none");
+    assert!((span.len() as u64).is_multiple_of(PAGE), "a part of a page is none");
     let mut test = GupTest {
         addr: span.start(),
         size: span.len() as u64,

@@ -240,7 +240,7 @@ impl Queue {
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset + 4 <= self.len && offset % 4 == 0, "inside the queue");
+        assert!(offset + 4 <= self.len && offset.is_multiple_of(4), "inside the queue");
         // SAFETY: mapped for `len` bytes for as long as `self` lives, aligned, and shared with the kernel behind atomics only.
         unsafe { &*((self.addr + offset) as *const AtomicU32) }
     }

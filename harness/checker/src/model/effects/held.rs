@@ -298,13 +298,13 @@ impl World<'_> {
         }
     }
 
-    /// A pin of pages of a private mapping wants its own copy of each.
+    /// A pin of pages of a private mapping wants its own copy of each, and makes it before the call can stand still with the pages.
     pub(super) fn copy_for_pin(&mut self, call: u16, map: &Map, (first, last): (u64, u64)) {
         let Some(obj) = map.private else { return };
         if !self.objects[obj.0 as usize].is_opaque(first, last) {
             let viewed = self.files[map.file].obj;
             let copy = Src::Copy { obj: viewed, delta: map.offset as i64, before: false };
-            self.assign(call, obj, (first, last), copy, false);
+            self.assign_in(self.begun(call), obj, (first, last), copy, false);
         }
     }
 

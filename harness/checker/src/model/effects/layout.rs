@@ -1,6 +1,7 @@
 //! What changes a file's size and the place of its bytes: truncate, fallocate, clones.
 
 use super::*;
+use crate::model::ObjId;
 use crate::model::file::{Map, Touch};
 use crate::model::maybe;
 use crate::model::order::Span;
@@ -93,6 +94,17 @@ impl World<'_> {
             let to = end.saturating_sub(map.offset);
             let through = Src::Through { obj: self.files[file].obj, delta: map.offset as i64 };
             self.assign(call, obj, (from, to), through, sure);
+            self.orphan(obj, (from, to));
+        }
+    }
+
+    /// Private pages were dropped: what a device that has them by then brings later comes to pages that no mapping shows any more.
+    pub(super) fn orphan(&mut self, obj: ObjId, (start, end): (u64, u64)) {
+        for index in 0..self.inflight.len() {
+            let call = self.inflight[index].1;
+            if self.effect_from[call as usize] > self.span(call).inv {
+                self.objects[obj.0 as usize].amend(start, end, call, |v| v.sure = false);
+            }
         }
     }
 

@@ -87,6 +87,9 @@ impl World<'_> {
         if map.private.is_some() {
             // Copy on write: the rest of each page touched is a copy of what it showed.
             let (first, last) = (page_down(start), page_up(end));
+            if self.effect_from[call as usize] > span.inv {
+                self.copy_for_pin(call, map, (first, last));
+            }
             if !self.objects[obj.0 as usize].is_opaque(first, last) {
                 for (a, b) in [(first, start), (end, last)] {
                     self.assign(
@@ -136,6 +139,7 @@ impl World<'_> {
             (Advice::DontNeed, Some(obj)) => {
                 let through = Src::Through { obj: viewed, delta: map.offset as i64 };
                 self.assign(call, obj, (offset, end), through, sure);
+                self.orphan(obj, (offset, end));
             }
             (Advice::PopulateWrite, Some(obj)) => {
                 let copy = Src::Copy { obj: viewed, delta: map.offset as i64, before: false };

@@ -25,7 +25,11 @@ pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
         Call::Writev { iov, .. } => write_rules(world, call, None, iov, allowed),
         Call::Lseek { offset, whence, .. } => {
             let Some(open) = world.open_in(call, 0) else { return };
-            if *whence != Whence::Set {
+            if world.gate_of(open).is_some() {
+                // fs/read_write.c:fixed_size_llseek, of block/fops.c:blkdev_llseek, 6.12
+                let known = *whence == Whence::Set && *offset <= program::GATE_SIZE;
+                allowed.on(Holds::when(!known), EINVAL);
+            } else if *whence != Whence::Set {
                 let (min, max) = world.sizes(world.opens[open].file, span, None);
                 allowed.on(Holds::of(*offset >= min, *offset >= max), ENXIO);
                 // No data behind the offset: what is there is judged by the seeks oracle.

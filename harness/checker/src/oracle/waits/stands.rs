@@ -3,7 +3,7 @@
 use super::causes::{Cause, causes, pipe_end};
 use super::helped::unwoken;
 use super::sentence::{page, sentence};
-use super::waits_for_pages;
+use super::{in_flight, waits_for_pages};
 use crate::model::World;
 use crate::model::pin::{Hold, Means};
 use crate::model::watch::Stand;
@@ -38,7 +38,15 @@ pub fn blocked(world: &mut World, stand: &Stand, findings: &mut Findings) -> Opt
     let cause = causes.iter().find(|c| fits(c));
     let me = who(world, call);
     let unwoken = pages && unwoken(world, call, stand.seq);
-    if cause.is_none() && (pages || lease) && !unwoken && !world.reflink_livelock() {
+    // Nor is it known of which ring it is: the workers are the threads' (io_uring/tctx.c:io_init_wq_offload, 6.12 and 6.1).
+    let line = world.line(call);
+    let workers = |k: &u16| {
+        let other = world.line(*k);
+        other.via.is_some() && World::process(other.lane) == World::process(line.lane)
+    };
+    let at_work = line.via.is_some()
+        && in_flight(world, call, stand.seq, stand.seq).filter(workers).any(of_ring);
+    if cause.is_none() && (pages || lease) && !at_work && !unwoken && !world.reflink_livelock() {
         let what = if pages { "a held page" } else { "a lease" };
         let elsewhere = elsewhere(world, call, stand.seq);
         findings.call(
