@@ -47,17 +47,19 @@ fn reach(seed: u64, guided: bool, programs: u64) -> Counts {
     search.into_inner().counts()
 }
 
-/// The share that a guided search must reach beyond an unguided one of as many programs, in percent. It was 9 when this was written, and
-/// grows with the number of programs: 18 at four times as many.
-const GAIN_PERCENT: u64 = 4;
+/// The share that a guided search must reach beyond an unguided one of as many programs, in percent. Of 3000 programs it was 5 over three seeds when the calls
+/// were last added to (one seed alone had from 0 to 9), and it grows with the number of programs: 8 at four times as many.
+const GAIN_PERCENT: u64 = 3;
+/// How many seeds are added up: one alone has its luck.
+const GAIN_SEEDS: u64 = 3;
 
 #[test]
 fn guided_reaches_more_than_unguided_with_as_many_programs() {
-    let [guided, unguided] = [true, false].map(|guided| reach(1, guided, 3000));
-    assert!(
-        guided.behaviour * 100 > unguided.behaviour * (100 + GAIN_PERCENT),
-        "{guided:?} {unguided:?}"
-    );
+    let [guided, unguided] = [true, false].map(|guided| {
+        (1..=GAIN_SEEDS).map(|seed| reach(seed, guided, 3000).behaviour).sum::<u64>()
+    });
+    let wanted = unguided * (100 + GAIN_PERCENT) / 100;
+    assert!(guided > wanted, "{guided} guided, {unguided} unguided");
 }
 
 /// A fake that remembers what it ran.
