@@ -42,8 +42,11 @@ fn every_program_says_what_it_asks_and_what_is_expected() {
             let kernels = ["mainline-6.1", "mainline-6.12"];
             let models = Regime::NAMES.iter().map(|(name, _)| *name).filter(|n| *n != "mainline");
             for policy in kernels.into_iter().chain(models) {
-                let facts = seed.facts(policy, *home);
-                assert!(!facts.is_empty(), "{} promises nothing of {policy} on {home}", seed.name);
+                for gup_test in [true, false] {
+                    let facts = seed.facts(policy, *home, gup_test);
+                    let name = &seed.name;
+                    assert!(!facts.is_empty(), "{name} promises nothing of {policy} on {home}");
+                }
             }
         }
     }
@@ -63,7 +66,8 @@ fn broken_under(regime: Regime) -> Vec<String> {
     let mut wrong = Vec::new();
     for seed in seeds().iter().filter(|seed| !seed.promises.is_empty()) {
         for home in &seed.homes {
-            let facts = seed.facts(policy_of(regime), *home);
+            // The fake has gup_test.
+            let facts = seed.facts(policy_of(regime), *home, true);
             for schedule in 0..SCHEDULES {
                 let config = FakeConfig { seed: schedule, bug: None, batch: 1, regime };
                 let done = FakeTarget::new(config).execute(&seed.at(*home));
@@ -124,6 +128,7 @@ fn promises_have_one_spelling() {
         ("# expect mainline", "no `:` after the policies"),
         ("# expect nobody: #0 ok", "`nobody` is no policy"),
         ("# expect mainline on mars: #0 ok", "`mars` is no place"),
+        ("# expect mainline with luck: #0 ok", "`with luck` is nothing to ask of a kernel"),
         ("# expect mainline: 0 ok", "`0` is no line"),
         ("# expect mainline: #0 fine", "`fine` is no outcome"),
         ("# expect mainline: #0 ok later #1", "`ok later #1` is no fact"),
@@ -136,6 +141,10 @@ fn promises_have_one_spelling() {
     let line = "# expect mainline revoke on dax ext4: #3 blocked, ok=4K|EINTR after #5; signals 1, RT1 to t1 after #2";
     let all = comments(line).expect("it is a promise").promises;
     assert_eq!(all[0].policies, ["mainline", "revoke"]);
+    assert_eq!(all[0].gup_test, None);
+    let line = "# expect mainline without gup_test on dax: #3 skipped";
+    let without = comments(line).expect("it is a promise").promises;
+    assert_eq!((without[0].policies.len(), without[0].gup_test), (1, Some(false)));
     assert_eq!(all[0].homes, [Mount::Ext4Dax, Mount::XfsDax, Mount::Ext4]);
     let ended = vec![Outcome::Value(4096), Outcome::Error(Errno(4))];
     assert_eq!(

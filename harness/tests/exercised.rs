@@ -2,7 +2,7 @@
 
 use harness::coverage::behaviour::{Failure, Place};
 use harness::report::{Counts, Exercised};
-use history::{Errno, Event, FileFacts, FileId, History, Payload};
+use history::{Errno, Event, FileFacts, FileId, History, Payload, SkipReason};
 use program::{CallId, Form, Mount, Program};
 use std::path::Path;
 
@@ -97,6 +97,24 @@ fn what_never_returned_is_no_exercise() {
     let (reached, possible) = counts.reach(Place::On(Mount::XfsDax));
     assert_eq!(reached, 3, "the open with its access and two flags");
     assert!(possible > 100, "{possible}");
+}
+
+#[test]
+fn what_the_kernel_does_not_have_is_said_and_is_no_exercise() {
+    let text =
+        "pinfuzz 1\nimage ext4\nt0: pin_longterm_test_start(anon, 4K, FAST)\nt0: close(f0)\n";
+    let program = Program::parse(text).expect("the program parses");
+    let skipped = |call, reason| Event::Skipped { seq: call, call: CallId(call as u16), reason };
+    let events = vec![skipped(0, SkipReason::Unsupported), skipped(1, SkipReason::EmptySlot)];
+    let counts = Exercised::of(&program, &History { run: 1, events });
+    let start = form("pin_longterm_test_start FAST");
+    let left_out = Counts { unsupported: 1, ..Counts::default() };
+    assert_eq!(counts.at(Place::Elsewhere, start), Some(&left_out));
+    assert!(!left_out.exercised());
+    assert_eq!(counts.at(Place::Elsewhere, form("close")), None, "its slot was empty");
+    let whole = counts.to_markdown();
+    let cell = whole.lines().find(|line| line.starts_with("| pin_longterm_test_start FAST"));
+    assert!(cell.is_some_and(|line| line.contains("1x")), "{whole}");
 }
 
 #[test]

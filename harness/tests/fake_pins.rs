@@ -439,6 +439,89 @@ t0: load(m0+0, 8K)
 }
 
 #[test]
+fn rdma_moves_bytes_between_the_pages_that_were_pinned() {
+    let run = Run::of(
+        r#"image xfs
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, PRIVATE)
+t0: m1 = mmap(f0, 0, 4K, RW, SHARED)
+t0: x0 = ibv_reg_mr(m0+512, 8K, LOCAL_WRITE)
+t0: x1 = ibv_reg_mr(m1+0, 4K, LOCAL_READ)
+t0: ftruncate(f0, 0)
+t0: pwrite(f0, 0, anon, 16K)
+t0: rdma_read(x0+512, x1+1024, 2K)
+t0: rdma_write(x0+512, x1+0, 2K)
+t0: rdma_read(x1+0, x0+512, 2K)
+t0: x1 = ibv_reg_mr(m0+8K, 8K, LOCAL_WRITE)
+t0: rdma_write(x0+512, x1+4K, 2K)
+t0: load(m0+12K, 2K)
+t0: rdma_read(x1+7K, x0+0, 2K)
+"#,
+    );
+    assert_eq!(run.result(8), Some(Ok(2048)));
+    assert_eq!((run.result(9), run.result(10)), (Some(Err(13)), Some(Err(14))));
+    assert_eq!(run.result(12), Some(Ok(2048)));
+    let mut expected = vec![0; 2048];
+    stamp::sign(&mut expected, 1, 1, 1024);
+    assert_eq!(run.bytes(13), expected, "what the cached page held before it was cut off");
+    assert_eq!(run.result(14), None, "past the end of a region");
+    assert_eq!(run.pins(), Some(0));
+}
+
+#[test]
+fn a_test_of_long_pins_keeps_the_pages_that_it_found() {
+    let run = Run::of(
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: c0 = fork()
+c0: pin_longterm_test_start(m0+4K, 4K, FAST)
+t0: kill(c0)
+t0: ftruncate(f0, 0)
+t0: pwrite(f0, 0, anon, 8K)
+t0: pin_longterm_test_start(anon, 8K, WRITE)
+t0: pin_longterm_test_read()
+t0: pin_longterm_test_stop()
+t0: pin_longterm_test_read()
+t0: pin_longterm_test_start(anon, 8K, WRITE)
+t0: pin_longterm_test_read()
+"#,
+    );
+    let signed = |call, offset, len| {
+        let mut bytes = vec![0; len];
+        stamp::sign(&mut bytes, 1, call, offset);
+        bytes
+    };
+    assert_eq!(run.result(8), Some(Err(22)), "a child's pins outlive it");
+    assert_eq!(run.bytes(9), signed(1, 4096, 4096), "the file has another page by now");
+    assert_eq!((run.result(10), run.result(11)), (Some(Ok(0)), Some(Err(22))));
+    assert_eq!(run.bytes(13), signed(12, 0, 8192));
+    assert_eq!(run.pins(), Some(0), "the last close gives back what nobody stopped");
+}
+
+#[test]
+fn pins_that_are_given_back_at_once_come_to_the_end_of_file() {
+    for image in ["xfs", "xfs-dax"] {
+        let run = Run::of(&format!(
+            r#"image {image}
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: ftruncate(f0, 8K)
+t0: m0 = mmap(f0, 0, 16K, RW, SHARED)
+t0: pin_basic_test(m0+0, 16K, 0)
+t0: pin_basic_test(m0+8K, 4K, FAST)
+"#
+        ));
+        assert_eq!((run.result(4), run.result(5)), (Some(Ok(8192)), Some(Ok(0))), "{image}");
+        // The page of zeros is not pinned, of which gup_test complains.
+        let told = run.events.iter().any(|event| matches!(event, Event::Console(_)));
+        assert_eq!(told, image == "xfs-dax", "{image}");
+    }
+}
+
+#[test]
 fn fixed_transfers_use_the_registered_pages() {
     let run = Run::of(
         r#"image ext4

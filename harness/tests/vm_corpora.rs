@@ -74,6 +74,7 @@ fn judge<'a>(
     wrong: &mut Vec<String>,
 ) -> Vec<(&'a Want, Vec<String>)> {
     let (release, all) = run(kernel, wants);
+    let gup_test = kernel.split('+').any(|profile| profile == "gup_test");
     let policy = Policy::for_release(&release);
     assert_eq!(all.len(), wants.len(), "every program comes back");
     let mut held_up = Vec::new();
@@ -82,7 +83,7 @@ fn judge<'a>(
         let done = all.iter().find(|done| done.program == want.program);
         let done = done.unwrap_or_else(|| panic!("{} on {home} did not come back", seed.name));
         let mut waits = Vec::new();
-        for (at, fact) in seed.facts(policy.name, home) {
+        for (at, fact) in seed.facts(policy.name, home, gup_test) {
             let Some(broken) = fact.broken(&done.history) else { continue };
             let broken = format!("{}:{at} on {home}: {broken}", seed.name);
             match fact {
@@ -119,4 +120,10 @@ fn the_corpus_on_debian_6_12() {
 #[test]
 fn the_corpus_on_debian_6_1() {
     keeps_its_promises("debian:6.1");
+}
+
+#[test]
+#[ignore = "wants `pinfuzz kernel build debian:6.12 --profile gup_test` first, some 20 minutes of processor time"]
+fn the_corpus_on_debian_6_12_with_gup_test() {
+    keeps_its_promises("debian:6.12+gup_test");
 }

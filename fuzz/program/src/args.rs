@@ -5,8 +5,8 @@
 
 use crate::{
     Access, Advice, Buf, Call, FallocateMode, FileSlot, GateSlot, Lane, Lease, MapFlags, MapSlot,
-    MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Prot, RegionAccess, RegionSlot,
-    RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
+    MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PinFlags, PipeSlot, Prot, RegionAccess,
+    RegionSlot, RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
 };
 
 /// One argument of a call, or the slot that it fills.
@@ -35,6 +35,8 @@ pub(crate) enum Arg<'a> {
     Ring(&'a mut RingSlot),
     /// A memory region in use.
     Region(&'a mut RegionSlot),
+    /// A place in a memory region.
+    RegionAt(&'a mut RegionSlot, &'a mut u64),
     /// A gate that is a block device.
     DeviceGate(&'a mut GateSlot),
     /// The gate that is memory.
@@ -91,6 +93,8 @@ pub(crate) enum Arg<'a> {
     Seconds(&'a mut u8),
     /// What a device may do to a memory region.
     RegionAccess(&'a mut RegionAccess),
+    /// How gup_test pins.
+    Pin(&'a mut PinFlags),
 }
 
 impl Call {
@@ -312,6 +316,27 @@ impl Call {
                 f(Arg::RegionAccess(access));
             }
             Call::DeregMr { region } => f(Arg::Region(region)),
+            Call::PinLongtermTestStart { buf, len, flags } => {
+                f(Arg::Buf(buf));
+                f(Arg::IoLen(len));
+                f(Arg::Pin(flags));
+            }
+            Call::RdmaWrite { local, from, remote, to, len } => {
+                f(Arg::RegionAt(local, from));
+                f(Arg::RegionAt(remote, to));
+                f(Arg::IoLen(len));
+            }
+            Call::RdmaRead { local, to, remote, from, len } => {
+                f(Arg::RegionAt(local, to));
+                f(Arg::RegionAt(remote, from));
+                f(Arg::IoLen(len));
+            }
+            Call::PinLongtermTestRead | Call::PinLongtermTestStop => {}
+            Call::PinBasicTest { map, offset, len, flags } => {
+                f(Arg::MapAt(map, offset));
+                f(Arg::IoLen(len));
+                f(Arg::Pin(flags));
+            }
         }
     }
 }

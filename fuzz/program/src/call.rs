@@ -119,6 +119,13 @@ flags! {
         /// IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED: the buffer lies in the ring's registered one.
         FIXED = 16, "fixed";
     }
+    /// How gup_test pins.
+    PinFlags: u8 {
+        /// FOLL_WRITE (PIN_LONGTERM_TEST_FLAG_USE_WRITE): the pages are pinned to be written
+        WRITE = 1, "WRITE";
+        /// pin_user_pages_fast rather than pin_user_pages (PIN_LONGTERM_TEST_FLAG_USE_FAST)
+        FAST = 2, "FAST";
+    }
 }
 
 /// Defines a fieldless enum whose variants have text names.
@@ -249,9 +256,9 @@ names! {
     }
     /// What the device may do to a memory region.
     RegionAccess {
-        /// 0: it may read
+        /// IBV_ACCESS_REMOTE_READ: it may read, for whichever side asks
         Read = "LOCAL_READ";
-        /// IBV_ACCESS_LOCAL_WRITE: it may read and write
+        /// IBV_ACCESS_LOCAL_WRITE, _REMOTE_WRITE and _REMOTE_READ: it may read and write
         Write = "LOCAL_WRITE";
     }
     /// Whence of lseek(2).
@@ -422,6 +429,23 @@ pub enum Call {
     RegMr { slot: RegionSlot, map: MapSlot, offset: u64, len: u64, access: RegionAccess },
     /// `ibv_dereg_mr(x0)`: IB_USER_VERBS_CMD_DEREG_MR
     DeregMr { region: RegionSlot },
+    /// `pin_longterm_test_start(m0+0, 8K, WRITE|FAST)`: PIN_LONGTERM_TEST_START of gup_test. The kernel has one place for such pins, which all processes
+    /// share: while it is taken, no other is granted.
+    PinLongtermTestStart { buf: Buf, len: u64, flags: PinFlags },
+    /// `pin_longterm_test_read()`: PIN_LONGTERM_TEST_READ: brings out what all the pinned pages hold, whatever is mapped where they were found
+    PinLongtermTestRead,
+    /// `pin_longterm_test_stop()`: PIN_LONGTERM_TEST_STOP
+    PinLongtermTestStop,
+    /// `pin_basic_test(m0+0, 8K, WRITE)`: PIN_BASIC_TEST of gup_test, or with `FAST` PIN_FAST_BENCHMARK: pins whole pages one by one and gives them back
+    /// at once. Returns how many bytes it came to, which the kernel writes into `struct gup_test`.
+    PinBasicTest { map: MapSlot, offset: u64, len: u64, flags: PinFlags },
+    /// `rdma_write(x0+0, x1+4K, 8K)`: IBV_WR_RDMA_WRITE, through a reliable connection of the device with itself: bytes of the first region go into the
+    /// second one. Returns their number, or as an error how the request completed: EACCES where the far region does not allow it
+    /// (IBV_WC_REM_ACCESS_ERR), EFAULT where the near one does not (IBV_WC_LOC_PROT_ERR), ETIMEDOUT where nothing answers (IBV_WC_RETRY_EXC_ERR), EIO
+    /// otherwise.
+    RdmaWrite { local: RegionSlot, from: u64, remote: RegionSlot, to: u64, len: u64 },
+    /// `rdma_read(x0+0, x1+4K, 8K)`: IBV_WR_RDMA_READ, as above: bytes of the second region come into the first one
+    RdmaRead { local: RegionSlot, to: u64, remote: RegionSlot, from: u64, len: u64 },
 }
 
 /// How a line's call is issued through io_uring instead of as a system call: `(r0, link)`.

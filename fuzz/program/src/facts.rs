@@ -6,8 +6,8 @@
 use crate::args::Arg;
 use crate::{
     Access, Advice, Buf, Call, FallocateMode, FileSlot, GateSlot, Lane, Lease, Line, MapFlags,
-    MapSlot, Mount, MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Program, Prot,
-    RegionAccess, RegionSlot, RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
+    MapSlot, Mount, MsyncFlags, Notice, OpenFlags, OwnerKind, Path, PinFlags, PipeSlot, Program,
+    Prot, RegionAccess, RegionSlot, RingSlot, Settle, Sharing, SyncFileRangeFlags, Whence,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -156,6 +156,20 @@ kinds! {
         slot: X0, map: M0, offset: 0, len: PAGE, access: RegionAccess::Read,
     };
     DeregMr = "ibv_dereg_mr", Call::DeregMr { region: X0 };
+    PinLongtermTestStart = "pin_longterm_test_start", Call::PinLongtermTestStart {
+        buf: Buf::Map(M0, 0), len: PAGE, flags: PinFlags(0),
+    };
+    PinLongtermTestRead = "pin_longterm_test_read", Call::PinLongtermTestRead;
+    PinLongtermTestStop = "pin_longterm_test_stop", Call::PinLongtermTestStop;
+    PinBasicTest = "pin_basic_test", Call::PinBasicTest {
+        map: M0, offset: 0, len: PAGE, flags: PinFlags(0),
+    };
+    RdmaWrite = "rdma_write", Call::RdmaWrite {
+        local: X0, from: 0, remote: RegionSlot(1), to: 0, len: PAGE,
+    };
+    RdmaRead = "rdma_read", Call::RdmaRead {
+        local: X0, to: 0, remote: RegionSlot(1), from: 0, len: PAGE,
+    };
 }
 
 /// A slot of any type.
@@ -239,6 +253,17 @@ impl CallKind {
         )
     }
 
+    /// Whether it is a call of gup_test.
+    pub const fn is_gup_test(self) -> bool {
+        matches!(
+            self,
+            CallKind::PinLongtermTestStart
+                | CallKind::PinLongtermTestRead
+                | CallKind::PinLongtermTestStop
+                | CallKind::PinBasicTest
+        )
+    }
+
     /// What the call does to the memory of its buffers, if it takes buffers.
     pub const fn direction(self) -> Option<Direction> {
         match self {
@@ -303,7 +328,7 @@ impl Call {
             Arg::Map(slot) | Arg::MapAt(slot, _) => slots.push(Slot::Map(*slot)),
             Arg::Pipe(slot) => slots.push(Slot::Pipe(*slot)),
             Arg::Ring(slot) => slots.push(Slot::Ring(*slot)),
-            Arg::Region(slot) => slots.push(Slot::Region(*slot)),
+            Arg::Region(slot) | Arg::RegionAt(slot, _) => slots.push(Slot::Region(*slot)),
             Arg::Buf(buf) => push_buf(&mut slots, buf),
             Arg::Iov(iov) => iov.iter().for_each(|(buf, _)| push_buf(&mut slots, buf)),
             _ => {}
@@ -338,9 +363,16 @@ impl Program {
             | Call::ProcMemPwrite { .. }
             | Call::RegisterBuffers { .. }
             | Call::RegMr { .. }
+            | Call::PinLongtermTestStart { .. }
+            | Call::PinBasicTest { .. }
             | Call::UpdateBuffers { .. } => true,
             _ => false,
         })
+    }
+
+    /// Whether there are calls of gup_test.
+    pub fn uses_gup_test(&self) -> bool {
+        self.lines.iter().any(|line| line.call.kind().is_gup_test())
     }
 }
 

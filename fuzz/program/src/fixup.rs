@@ -7,9 +7,9 @@ use crate::args::Arg;
 use crate::{
     Buf, CHILDREN_MAX, Call, DELAY_US_MAX, FILE_MAX, FILES_MAX, FileSlot, GATE_MEMORY, GateSlot,
     IO_MAX, IOV_MAX, LEASE_BREAK_TIME_MAX, LINES_MAX, Lane, Line, MAPS_MAX, MapFlags, MapSlot,
-    MsyncFlags, NAMES_MAX, OpenFlags, PAGE, PIPES_MAX, PipeSlot, Program, Prot, REGIONS_MAX,
-    RING_ENTRIES_MAX, RINGS_MAX, RegionSlot, RingSlot, Settle, SqeFlags, SyncFileRangeFlags,
-    THREADS_MAX,
+    MsyncFlags, NAMES_MAX, OpenFlags, PAGE, PIPES_MAX, PinFlags, PipeSlot, Program, Prot,
+    REGIONS_MAX, RING_ENTRIES_MAX, RINGS_MAX, RegionSlot, RingSlot, Settle, SqeFlags,
+    SyncFileRangeFlags, THREADS_MAX,
 };
 
 /// Where the range of an fallocate ends at the latest, in bytes: where the longest write at the last offset ends as well, so that
@@ -69,6 +69,13 @@ pub(crate) fn bound_line(line: &mut Line) {
         } => {
             *settle = Settle::Complete;
         }
+        // A part of a page at the end is a request for no page, which gup_fast does not expect (mm/gup.c:gup_fast_pte_range, 6.12).
+        Call::PinBasicTest { offset, len, .. } => {
+            *offset = *offset / PAGE * PAGE;
+            *len = len.next_multiple_of(PAGE).max(PAGE);
+        }
+        // A request for no bytes is a barrier, and no use of a region.
+        Call::RdmaWrite { len, .. } | Call::RdmaRead { len, .. } => *len = (*len).max(1),
         Call::Kill { lane } => {
             let (Lane::Thread(n) | Lane::Child(n)) = *lane;
             *lane = Lane::Child(n % CHILDREN_MAX);
@@ -109,6 +116,10 @@ fn bound_arg(arg: Arg<'_>) {
         Arg::NewPipe(PipeSlot(n)) | Arg::Pipe(PipeSlot(n)) => *n %= PIPES_MAX,
         Arg::NewRing(RingSlot(n)) | Arg::Ring(RingSlot(n)) => *n %= RINGS_MAX,
         Arg::NewRegion(RegionSlot(n)) | Arg::Region(RegionSlot(n)) => *n %= REGIONS_MAX,
+        Arg::RegionAt(RegionSlot(n), offset) => {
+            *n %= REGIONS_MAX;
+            *offset %= IO_MAX + 1;
+        }
         Arg::Gate(GateSlot(n)) => *n %= GateSlot::MAX,
         Arg::DeviceGate(GateSlot(n)) => *n %= GateSlot::MEMORY.0,
         Arg::MemoryGate(gate) => *gate = GateSlot::MEMORY,
@@ -137,6 +148,7 @@ fn bound_arg(arg: Arg<'_>) {
         Arg::Sharing(_, flags) => flags.0 &= MapFlags::ALL.0,
         Arg::Msync(flags) => flags.0 &= MsyncFlags::ALL.0,
         Arg::SyncFileRange(flags) => flags.0 &= SyncFileRangeFlags::ALL.0,
+        Arg::Pin(flags) => flags.0 &= PinFlags::ALL.0,
         Arg::Entries(n) => *n = (n.wrapping_sub(1)) % RING_ENTRIES_MAX + 1,
         Arg::Lane(lane) => *lane = bound_lane(*lane),
         Arg::Mode(_)
@@ -213,7 +225,8 @@ struct Space {
     maps: [Option<u64>; MAPS_MAX as usize],
     pipes: [bool; PIPES_MAX as usize],
     rings: [bool; RINGS_MAX as usize],
-    regions: [bool; REGIONS_MAX as usize],
+    /// The length that the last registration asked for.
+    regions: [Option<u64>; REGIONS_MAX as usize],
 }
 
 /// Which of the spaces the lane runs in.
@@ -252,8 +265,8 @@ fn fix_slots(lines: &mut [Line]) {
             Arg::Ring(slot) => {
                 redirect(&mut slot.0, space.rings.into_iter());
             }
-            Arg::Region(slot) => {
-                redirect(&mut slot.0, space.regions.into_iter());
+            Arg::Region(slot) | Arg::RegionAt(slot, _) => {
+                redirect(&mut slot.0, space.regions.iter().map(Option::is_some));
             }
             Arg::Buf(buf) => redirect_buf(buf, space),
             Arg::Iov(iov) => iov.iter_mut().for_each(|(buf, _)| redirect_buf(buf, space)),
@@ -279,7 +292,7 @@ fn fix_slots(lines: &mut [Line]) {
             }
             Call::Pipe { slot } => space.pipes[usize::from(slot.0)] = true,
             Call::IoUringSetup { slot, .. } => space.rings[usize::from(slot.0)] = true,
-            Call::RegMr { slot, .. } => space.regions[usize::from(slot.0)] = true,
+            Call::RegMr { slot, len, .. } => space.regions[usize::from(slot.0)] = Some(*len),
             Call::Fork { child } => {
                 let parent = Space {
                     rings: Default::default(),
@@ -312,6 +325,15 @@ fn fit_ranges(call: &mut Call, space: &Space) {
         }
     };
     match call {
+        Call::RdmaWrite { local, from: near, remote, to: far, len }
+        | Call::RdmaRead { local, to: near, remote, from: far, len } => {
+            for (region, offset) in [(local, near), (remote, far)] {
+                if let Some(known @ 1..) = space.regions[usize::from(region.0)] {
+                    *offset %= known;
+                    *len = (*len).min(known - *offset);
+                }
+            }
+        }
         Call::Load { map, offset, len }
         | Call::Store { map, offset, len }
         | Call::Msync { map, offset, len, .. }
@@ -323,8 +345,10 @@ fn fit_ranges(call: &mut Call, space: &Space) {
         | Call::ProcMemPwrite { map, offset, len }
         | Call::RegisterBuffers { map, offset, len, .. }
         | Call::RegMr { map, offset, len, .. }
+        | Call::PinBasicTest { map, offset, len, .. }
         | Call::UpdateBuffers { map, offset, len, .. } => fit(*map, offset, len),
         Call::Pread { buf: Buf::Map(map, offset), len, .. }
+        | Call::PinLongtermTestStart { buf: Buf::Map(map, offset), len, .. }
         | Call::Pwrite { buf: Buf::Map(map, offset), len, .. }
         | Call::ReadPipe { buf: Buf::Map(map, offset), len, .. } => fit(*map, offset, len),
         Call::Preadv { iov, .. }

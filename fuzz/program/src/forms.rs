@@ -5,7 +5,7 @@
 
 use crate::{
     Access, Advice, Buf, Call, CallKind, FallocateMode, GateSlot, Lease, Line, MapFlags,
-    MsyncFlags, Notice, OpenFlags, OwnerKind, RegionAccess, Settle, Sharing, SqeFlags,
+    MsyncFlags, Notice, OpenFlags, OwnerKind, PinFlags, RegionAccess, Settle, Sharing, SqeFlags,
     SyncFileRangeFlags, Whence,
 };
 use std::collections::BTreeMap;
@@ -37,6 +37,7 @@ enum Aspect {
     Gate,
     Settle,
     Region,
+    Pin,
     Buffers,
     Way,
 }
@@ -79,6 +80,7 @@ impl Aspect {
             Aspect::Gate => GATES.to_vec(),
             Aspect::Settle => names(Settle::NAMES),
             Aspect::Region => names(RegionAccess::NAMES),
+            Aspect::Pin => or_none(names(PinFlags::NAMES)),
             Aspect::Buffers => BUFFERS.to_vec(),
             Aspect::Way => match kind {
                 CallKind::Pread | CallKind::Pwrite => WAYS.to_vec(),
@@ -129,6 +131,16 @@ impl Aspect {
             ) => one(usize::from(*n)),
             (Aspect::Settle, Call::Release { settle, .. }) => one(*settle as usize),
             (Aspect::Region, Call::RegMr { access, .. }) => one(*access as usize),
+            (
+                Aspect::Pin,
+                Call::PinLongtermTestStart { flags, .. } | Call::PinBasicTest { flags, .. },
+            ) => match *flags {
+                PinFlags(0) => one(PinFlags::NAMES.len()),
+                flags => set(PinFlags::NAMES, |f| flags.has(f)),
+            },
+            (Aspect::Buffers, Call::PinLongtermTestStart { buf, .. }) => {
+                one(usize::from(matches!(buf, Buf::Map(..))))
+            }
             (Aspect::Buffers, call) => call
                 .buffers()
                 .fold(0, |bits, (buf, _)| bits | one(usize::from(matches!(buf, Buf::Map(..))))),
@@ -169,6 +181,8 @@ fn aspects(kind: CallKind) -> Vec<Aspect> {
         K::Hold => vec![A::Gate],
         K::Release => vec![A::Gate, A::Settle],
         K::RegMr => vec![A::Region],
+        K::PinLongtermTestStart => vec![A::Pin, A::Buffers],
+        K::PinBasicTest => vec![A::Pin],
         _ => Vec::new(),
     };
     if kind.direction().is_some() {

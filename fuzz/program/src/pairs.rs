@@ -75,6 +75,10 @@ kinds! {
         Region = "region";
         /// An RDMA memory region in a private mapping: copies, be it only to be read
         RegionPrivate = "region-private";
+        /// gup_test's long-term pins of a shared mapping: refused of a DAX file, and of the page cache if they are to be written; no process's end drops them
+        LongtermTest = "longterm-test";
+        /// gup_test's long-term pins of a private mapping: copies, be it only to be read
+        LongtermTestPrivate = "longterm-test-private";
     }
     /// What is done to a file one of whose pages is held: changes of its layout, and other uses that may meet the holder.
     LayoutChange {
@@ -249,7 +253,13 @@ impl PinSource {
         let in_pipe = matches!(self, S::Vmsplice | S::Tee | S::Splice | S::PipeElsewhere);
         let registered = matches!(
             self,
-            S::Registered | S::RegisteredPrivate | S::Cloned | S::Region | S::RegionPrivate
+            S::Registered
+                | S::RegisteredPrivate
+                | S::Cloned
+                | S::Region
+                | S::RegionPrivate
+                | S::LongtermTest
+                | S::LongtermTestPrivate
         );
         let there = !(mount.is_dax() && matches!(self, S::Splice));
         there
@@ -288,7 +298,9 @@ impl PinSource {
             | S::RegisteredPrivate
             | S::Cloned
             | S::Region
-            | S::RegionPrivate => false,
+            | S::RegionPrivate
+            | S::LongtermTest
+            | S::LongtermTestPrivate => false,
         }
     }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use checker::{AnomalyKind as Kind, Oracle};
 use common::*;
-use history::{Errno, Event, Payload, Run, stamp};
+use history::{Errno, Event, Payload, Run, Splat, stamp};
 use program::{Lane, Lease};
 
 const T0: Lane = Lane::Thread(0);
@@ -631,6 +631,177 @@ t1: fallocate(f0, PUNCH_HOLE, 0, 4K)";
     script(Ok(0), Ok(0), Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
     script(busy, busy, Ok(0)).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
     script(busy, Ok(0), busy).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+}
+
+/// Two regions of private pages of "a", of which the second one's mapping is given up before bytes go there.
+fn rdma(after: &str) -> Script {
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: store(m0+0, 8K)
+t0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
+t0: x1 = ibv_reg_mr(m0+4K, 4K, LOCAL_WRITE)
+{after}"
+    );
+    let script = Script::new("ext4", &text).open(0, 1).ok(1, &[0], 8192).ok(2, &[0], 0);
+    script.ok(3, &[2], 8192).ok(4, &[2], 0).ok(5, &[2], 0)
+}
+
+#[test]
+fn rdma_writes_where_the_region_is() {
+    let after = "t0: rdma_write(x0+0, x1+512, 1K)
+t0: load(m0+4K, 4K)";
+    let script = |runs| rdma(after).ok(6, &[4, 5], 1024).call(7, &[2], 4096, read(runs));
+    let moved = vec![signed(3, 4096, 512), signed(3, 0, 1024), signed(3, 5632, 2560)];
+    script(moved).explained();
+    script(vec![signed(3, 4096, 4096)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+    rdma(after).ok(6, &[4, 5], 512).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
+fn rdma_does_not_follow_a_mapping() {
+    let after = "t0: madvise(m0+4K, 4K, DONTNEED)
+t0: rdma_write(x0+0, x1+0, 4K)
+t0: load(m0+4K, 4K)
+t0: rdma_read(x1+0, x0+0, 4K)";
+    let script = |run| {
+        let script = rdma(after).ok(6, &[2], 0).ok(7, &[4, 5], 4096);
+        script.call(8, &[2], 4096, read(vec![run])).ok(9, &[5, 4], 4096)
+    };
+    script(signed(1, 4096, 4096)).explained();
+    script(signed(3, 0, 4096)).anomalous(Kind::MisplacedByte, Oracle::Bytes);
+    script(signed(3, 4096, 4096)).anomalous(Kind::StaleByte, Oracle::Bytes);
+}
+
+#[test]
+fn rdma_needs_a_region_that_allows_it() {
+    let after = "t0: rdma_write(x1+0, x0+0, 8)
+t0: rdma_read(x0+0, x1+0, 8)
+t0: rdma_read(x1+0, x0+0, 8)";
+    let script = |write, read, fine| {
+        let script = rdma(after).inv(6, &[5, 4]).ret(6, write, Payload::None);
+        let script = script.inv(7, &[4, 5]).ret(7, read, Payload::None);
+        script.inv(8, &[5, 4]).ret(8, fine, Payload::None)
+    };
+    let (far, near) = (Err(Errno(13)), Err(Errno(14)));
+    script(far, near, Ok(8)).explained();
+    for wrong in [script(Ok(8), near, Ok(8)), script(far, far, Ok(8)), script(far, near, far)] {
+        wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    }
+}
+
+/// A test of long-term pins in a mapping of "a", which has 16K; with SHARED pages dirty, with PRIVATE copied before.
+fn longterm_test(home: &str, sharing: &str, flags: &str, result: Result<u64, Errno>) -> Script {
+    let text = format!(
+        "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 16K)
+t0: m0 = mmap(f0, 0, 16K, RW, {sharing})
+t0: store(m0+0, 16K)
+t0: pin_longterm_test_start(m0+0, 8K, {flags})"
+    );
+    let script = Script::new(home, &text).open(0, 1).ok(1, &[0], 16384).ok(2, &[0], 0);
+    script.ok(3, &[2], 16384).inv(4, &[2]).ret(4, result, Payload::None)
+}
+
+#[test]
+fn tests_of_long_pins_are_granted_by_the_table() {
+    let (refused, fault) = (Err(Errno(95)), Err(Errno(14)));
+    let wrong = |home, sharing, flags, result| {
+        let wrong = longterm_test(home, sharing, flags, result);
+        wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    };
+    for flags in ["0", "WRITE", "FAST", "WRITE|FAST"] {
+        longterm_test("ext4-dax", "SHARED", flags, refused).explained();
+        wrong("ext4-dax", "SHARED", flags, Ok(0));
+        wrong("xfs-dax", "SHARED", flags, fault);
+        longterm_test("xfs", "PRIVATE", flags, Ok(0)).explained();
+        wrong("ext4", "PRIVATE", flags, fault);
+        // The slow way looks at the mapping first, whatever its pages are.
+        let copied = if flags.contains("FAST") { Ok(0) } else { refused };
+        longterm_test("xfs-dax", "PRIVATE", flags, copied).explained();
+        let cached = if flags.contains("WRITE") { fault } else { Ok(0) };
+        longterm_test("xfs", "SHARED", flags, cached).explained();
+        wrong("ext4", "SHARED", flags, refused);
+    }
+    wrong("ext4-dax", "PRIVATE", "WRITE", Ok(0));
+    wrong("ext4", "SHARED", "WRITE|FAST", Ok(0));
+    wrong("ext4", "SHARED", "FAST", fault);
+}
+
+#[test]
+fn there_is_one_test_of_long_pins_at_a_time() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pin_longterm_test_start(anon, 4K, WRITE)
+t1: pin_longterm_test_start(anon, 4K, WRITE)
+t1: pin_longterm_test_stop()
+t1: pin_longterm_test_read()
+t1: pin_longterm_test_start(anon+8, 4K, 0)
+t1: pin_longterm_test_start(anon, 4K, 0)";
+    let script = |second, read, odd, last| {
+        let script = Script::new("ext4", text).open(0, 1).ok(1, &[], 0);
+        let script = script.inv(2, &[]).ret(2, second, Payload::None).ok(3, &[], 0);
+        let script = script.inv(4, &[]).ret(4, read, Payload::None);
+        script.inv(5, &[]).ret(5, odd, Payload::None).inv(6, &[]).ret(6, last, Payload::None)
+    };
+    let invalid = Err(Errno(22));
+    script(invalid, invalid, invalid, Ok(0)).explained();
+    for wrong in [
+        script(Ok(0), invalid, invalid, Ok(0)),
+        script(invalid, Ok(0), invalid, Ok(0)),
+        script(invalid, invalid, Ok(0), Ok(0)),
+        script(invalid, invalid, invalid, invalid),
+    ] {
+        wrong.anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    }
+}
+
+#[test]
+fn pinned_pages_show_what_they_had_and_nothing_that_came_after_they_were_cut_off() {
+    let text = "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: pin_longterm_test_start(m0+0, 4K, 0)
+t0: store(m0+8, 8)
+t0: ftruncate(f0, 0)
+t0: pwrite(f0, 0, anon, 4K)
+t0: pin_longterm_test_read()";
+    let script = |runs| {
+        Script::new("xfs", text)
+            .open(0, 1)
+            .ok(1, &[0], 4096)
+            .ok(2, &[0], 0)
+            .ok(3, &[2], 0)
+            .ok(4, &[2], 8)
+            .ok(5, &[0], 0)
+            .ok(6, &[0], 4096)
+            .call(7, &[], 0, read(runs))
+    };
+    script(vec![signed(1, 0, 8), signed(4, 8, 8), signed(1, 16, 4080)]).explained();
+    let wrong = script(vec![signed(6, 0, 4096)]).anomalous(Kind::StaleByte, Oracle::Bytes);
+    assert!(wrong.sentence.contains("in the pinned pages of xfs:a"), "{wrong}");
+    script(vec![signed(1, 0, 512)]).anomalous(Kind::WrongResult, Oracle::Bytes);
+}
+
+#[test]
+fn a_warning_of_gup_test_is_about_the_page_of_zeros() {
+    let text = |flags| {
+        format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: ftruncate(f0, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, SHARED)
+t0: pin_basic_test(m0+0, 8K, {flags})"
+        )
+    };
+    let script = |home, flags, bytes| {
+        let splat = Splat { title: "WARNING in __gup_test_ioctl".into(), text: String::new() };
+        let script = Script::new(home, &text(flags)).open(0, 1).ok(1, &[0], 0).ok(2, &[0], 0);
+        script.ok(3, &[2], bytes).event(Event::Console(splat))
+    };
+    script("ext4-dax", "FAST", 8192).explained();
+    script("ext4-dax", "WRITE", 8192).anomalous(Kind::Splat, Oracle::Console);
+    script("ext4", "FAST", 8192).anomalous(Kind::Splat, Oracle::Console);
+    script("ext4-dax", "FAST", 4096).anomalous(Kind::WrongResult, Oracle::Bytes);
 }
 
 #[test]

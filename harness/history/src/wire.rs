@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// First word of the header page, set by the host before the guest starts.
 pub const MAGIC: u64 = 0x0031_5a5a_464e_4950; // "PINFZZ1"
 /// Version of this layout and of the postcard encoding of jobs and events. Bump on any change of `Program`, `Job` or `Event`.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Size of the header page.
 pub const HEADER_SIZE: u64 = 4096;
 /// Slots in the ring: enough that the guest never waits for the host's checker on average.

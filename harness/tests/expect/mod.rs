@@ -8,7 +8,8 @@
 //! # homes: dax
 //! ```
 //!
-//! Policies come first: `mainline`, `mainline-6.1`, `mainline-6.12`, `layout-lease`, `layout-lease-strict`, `revoke`, or `all`. Places, if any, follow `on`:
+//! Policies come first: `mainline`, `mainline-6.1`, `mainline-6.12`, `layout-lease`, `layout-lease-strict`, `revoke`, or `all`; then `with gup_test` or `without
+//! gup_test`, where it is only said of kernels that have that, or have it not. Places, if any, follow `on`:
 //! mounts, `dax`, `cached` (the page cache), `ext4-any`, `xfs-any`; the program's home must be one of them. Then facts of a line `#N`, counted from 0 as in reports;
 //! `;` starts the facts of another line, or of signals. `# finding NAME on PLACES` says that stock kernels do something wrong there, which the verdict must
 //! name: once they do not, or the checker knows it, the comment is to go. `# homes:` says to which homes the program can be moved; without it, to all.
@@ -51,6 +52,8 @@ pub struct Promise {
     /// Line of the file, counted from 1.
     pub at: usize,
     pub policies: Vec<String>,
+    /// Only of kernels that have gup_test, or that have it not.
+    pub gup_test: Option<bool>,
     pub homes: Vec<Mount>,
     pub facts: Vec<Fact>,
 }
@@ -134,14 +137,16 @@ impl Seed {
         Program::parse(&lines.join("\n")).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
-    /// What is promised of that policy at that home. The policy of a kernel goes by its own name and by that of its regime.
-    pub fn facts(&self, policy: &str, home: Mount) -> Vec<(usize, &Fact)> {
+    /// What is promised of that policy at that home, of a kernel that has gup_test or not. The policy of a kernel goes by its own name and by that of its
+    /// regime.
+    pub fn facts(&self, policy: &str, home: Mount, gup_test: bool) -> Vec<(usize, &Fact)> {
         let of_kernel = |name: &str| policy.starts_with("mainline-") && name == "mainline";
         let named = |name: &String| name == "all" || name == policy || of_kernel(name);
-        let promises = self
-            .promises
-            .iter()
-            .filter(|promise| promise.policies.iter().any(named) && promise.homes.contains(&home));
+        let promises = self.promises.iter().filter(|promise| {
+            promise.policies.iter().any(named)
+                && promise.homes.contains(&home)
+                && promise.gup_test.is_none_or(|has| has == gup_test)
+        });
         promises.flat_map(|promise| promise.facts.iter().map(|fact| (promise.at, fact))).collect()
     }
 }
@@ -173,6 +178,12 @@ fn promise(at: usize, text: &str) -> Result<Promise, String> {
         Some((policies, homes)) => (policies, places(homes.split_whitespace())?),
         None => (scope, Mount::ALL.to_vec()),
     };
+    let (policies, gup_test) = match policies.split_once(" with") {
+        Some((policies, " gup_test")) => (policies, Some(true)),
+        Some((policies, "out gup_test")) => (policies, Some(false)),
+        Some((_, what)) => return Err(format!("`with{what}` is nothing to ask of a kernel")),
+        None => (policies, None),
+    };
     let policies: Vec<String> = policies.split_whitespace().map(str::to_owned).collect();
     let known = |name: &String| name == "all" || POLICIES.contains(&name.as_str());
     if let Some(unknown) = policies.iter().find(|name| !known(name)) {
@@ -185,7 +196,7 @@ fn promise(at: usize, text: &str) -> Result<Promise, String> {
     for group in facts.split(';') {
         all.extend(facts_of(group.trim())?);
     }
-    Ok(Promise { at, policies, homes, facts: all })
+    Ok(Promise { at, policies, gup_test, homes, facts: all })
 }
 
 fn places<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<Mount>, String> {

@@ -50,6 +50,73 @@ t0: kill(c0)
 "#,
     ),
     (
+        Bug::RdmaFollowsMapping,
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_WRITE)
+t0: x1 = ibv_reg_mr(m0+4K, 4K, LOCAL_READ)
+t0: madvise(m0+0, 4K, DONTNEED)
+t0: rdma_write(x1+0, x0+0, 4K)
+t0: load(m0+0, 4K)
+"#,
+    ),
+    (
+        Bug::RdmaReadsMapping,
+        r#"image xfs
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: m1 = mmap(f0, 4K, 4K, RW, PRIVATE)
+t0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
+t0: ftruncate(f0, 0)
+t0: pwrite(f0, 0, anon, 8K)
+t0: x1 = ibv_reg_mr(m1+0, 4K, LOCAL_WRITE)
+t0: rdma_read(x1+0, x0+0, 4K)
+t0: load(m1+0, 4K)
+"#,
+    ),
+    (
+        Bug::RdmaIgnoresAccess,
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 8K)
+t0: m0 = mmap(f0, 0, 8K, RW, PRIVATE)
+t0: x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
+t0: x1 = ibv_reg_mr(m0+4K, 4K, LOCAL_READ)
+t0: rdma_write(x1+0, x0+0, 4K)
+"#,
+    ),
+    (
+        Bug::LongtermTestLeaks,
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pin_longterm_test_start(anon, 4K, WRITE)
+t0: pin_longterm_test_stop()
+"#,
+    ),
+    (
+        Bug::LongtermTestFollowsFile,
+        r#"image xfs
+t0: f0 = open("a", RDWR|CREAT)
+t0: pwrite(f0, 0, anon, 4K)
+t0: m0 = mmap(f0, 0, 4K, RW, SHARED)
+t0: pin_longterm_test_start(m0+0, 4K, FAST)
+t0: ftruncate(f0, 0)
+t0: pwrite(f0, 0, anon, 4K)
+t0: pin_longterm_test_read()
+"#,
+    ),
+    (
+        Bug::LongtermTestTwice,
+        r#"image ext4
+t0: f0 = open("a", RDWR|CREAT)
+t0: pin_longterm_test_start(anon, 4K, WRITE)
+t0: pin_longterm_test_start(anon, 4K, FAST)
+"#,
+    ),
+    (
         Bug::RecvOtherFile,
         r#"image xfs
 t0: f0 = open("a", RDWR|CREAT)

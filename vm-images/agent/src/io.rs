@@ -4,6 +4,7 @@ use crate::sys::{Buffer, Pool, Segments, Span};
 use history::bytes::signed_prefix;
 use history::stamp::{CALL_POISON, sign};
 use history::{Bytes, CallResult, Payload};
+use program::PAGE;
 use rustix::io::Errno;
 
 /// Where a segment lies.
@@ -119,6 +120,21 @@ impl Transfer {
             data = Bytes::encode(&joined);
         }
         Payload::Read { data, tail_intact, fault: None }
+    }
+
+    /// How many bytes from the start of anonymous memory were touched: the last of them is no longer the poison that was laid there.
+    pub fn touched(&self) -> usize {
+        let Some(Segment { anon: Some((buffer, at)), span }) = self.segments.first() else {
+            return 0;
+        };
+        let bytes = &buffer.bytes()[*at..at + span.len()];
+        let poisoned = |from: usize| {
+            let page = &bytes[from..bytes.len().min(from + PAGE as usize)];
+            signed_prefix(page, self.run, CALL_POISON, from as u64) == page.len()
+        };
+        let pages = (0..bytes.len()).step_by(PAGE as usize);
+        let last = pages.rev().find(|from| !poisoned(*from));
+        last.map_or(0, |from| bytes.len().min(from + PAGE as usize))
     }
 
     /// Gives the buffers back.

@@ -1,8 +1,9 @@
 //! The soft-RoCE device, and what a process has of it: an open file, a protection domain, memory regions.
 //!
-//! The device is made once, at boot, on the loopback interface: regions pin pages whether anything can be sent or not. A file belongs to the
+//! The device is made once, at boot, on the loopback interface, through which its packets come back to it. A file belongs to the
 //! process that opened it (include/rdma/ib.h:ib_safe_file_access, 6.12 and 6.1, asks for the same credentials), so each opens its own.
 
+use crate::sys::verbs::{Connection, Gid, Opcode, Side, loopback_up};
 use crate::sys::{self, Span, rdma};
 use history::{CallResult, Errno};
 use program::RegionAccess;
@@ -25,8 +26,22 @@ const ASK: u16 = 1 | 4;
 /// RDMA_NLDEV_ATTR_DEV_NAME, _NDEV_NAME and _LINK_TYPE with what they are to be.
 const ATTRIBUTES: [(u16, &str); 3] = [(2, "pinfuzz0"), (51, "lo"), (65, "rxe")];
 
+/// Its addresses: what the interface's become.
+const GIDS: &str = "/sys/class/infiniband/pinfuzz0/ports/1/gids";
+/// How many of them are looked at: the loopback interface has one of each family.
+const GIDS_MAX: u8 = 8;
+/// How long a transfer may take: the device tries eight times, once a second.
+const TRANSFER: Duration = Duration::from_secs(15);
+/// How often a completion is looked for, once it is late.
+const POLL: Duration = Duration::from_micros(50);
+/// For how long it is looked for all the time.
+const SPIN: Duration = Duration::from_micros(200);
+
 /// Makes the device. An error where the kernel has no soft-RoCE.
 pub fn make_device() -> Result<(), Errno> {
+    // Without an address the device has regions all the same, and no connections.
+    let any = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    let _ = any.map_err(sys::errno).and_then(|socket| loopback_up(&socket));
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -49,6 +64,17 @@ pub fn make_device() -> Result<(), Errno> {
         std::thread::sleep(Duration::from_millis(1));
     }
     if exists() { Ok(()) } else { Err(Errno(libc::ENODEV)) }
+}
+
+/// The device's address that is the loopback interface's IPv4 one: `::ffff:127.0.0.1`.
+fn gid() -> Option<Gid> {
+    let wanted: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1];
+    let is_it = |index: &u8| {
+        let text = std::fs::read_to_string(format!("{GIDS}/{index}")).unwrap_or_default();
+        let found = text.trim().split(':').filter_map(|word| u16::from_str_radix(word, 16).ok());
+        found.flat_map(u16::to_be_bytes).eq(wanted)
+    };
+    (0..GIDS_MAX).find(is_it).map(|index| (index, wanted))
 }
 
 /// Whether the guest has the device.
@@ -80,6 +106,7 @@ fn new_link() -> Vec<u8> {
 pub struct Verbs {
     file: OwnedFd,
     domain: u32,
+    gid: Option<Gid>,
 }
 
 impl Verbs {
@@ -87,7 +114,42 @@ impl Verbs {
     pub fn open() -> Result<Verbs, Errno> {
         let file = open(PATH, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(sys::errno)?;
         let domain = rdma::domain(file.as_fd())? as u32;
-        Ok(Verbs { file, domain })
+        Ok(Verbs { file, domain, gid: gid() })
+    }
+
+    /// A connection for one transfer. An error where the device cannot be connected with itself.
+    pub fn connect(&self) -> Result<Connection<'_>, Errno> {
+        let gid = self.gid.ok_or(Errno(libc::EADDRNOTAVAIL))?;
+        Connection::new(self.file.as_fd(), self.domain, gid)
+    }
+}
+
+/// Asks for a transfer and waits for its completion: how many bytes it was, or what its status stands for (`program::Call::RdmaWrite`).
+pub fn transfer(
+    connection: &Connection<'_>,
+    opcode: Opcode,
+    near: Side,
+    far: Side,
+    len: u64,
+) -> CallResult {
+    connection.post(opcode, near, far, len as u32)?;
+    let began = Instant::now();
+    loop {
+        if let Some(status) = connection.completed() {
+            // enum ib_wc_status
+            return match status {
+                0 => Ok(len),
+                4 => Err(Errno(libc::EFAULT)),
+                10 => Err(Errno(libc::EACCES)),
+                12 => Err(Errno(libc::ETIMEDOUT)),
+                _ => Err(Errno(libc::EIO)),
+            };
+        }
+        match began.elapsed() {
+            time if time > TRANSFER => return Err(Errno(libc::ETIMEDOUT)),
+            time if time > SPIN => std::thread::sleep(POLL),
+            _ => std::hint::spin_loop(),
+        }
     }
 }
 
@@ -95,19 +157,29 @@ impl Verbs {
 #[derive(Debug)]
 pub struct Region {
     verbs: Arc<Verbs>,
-    handle: u32,
+    keys: rdma::Registered,
+    start: u64,
+    len: u64,
 }
 
 impl Region {
     /// IB_USER_VERBS_CMD_REG_MR
     pub fn register(verbs: &Arc<Verbs>, span: Span, access: RegionAccess) -> Result<Region, Errno> {
-        let handle = rdma::register(verbs.file.as_fd(), verbs.domain, span, access)?;
-        Ok(Region { verbs: verbs.clone(), handle })
+        let keys = rdma::register(verbs.file.as_fd(), verbs.domain, span, access)?;
+        let (start, len) = (span.start(), span.len() as u64);
+        Ok(Region { verbs: verbs.clone(), keys, start, len })
+    }
+
+    /// A part of it, as the side that asks for a transfer and as the other one; none if it is not inside.
+    pub fn sides(&self, offset: u64, len: u64) -> Option<(Side, Side)> {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        let side = |key| Side { addr: self.start + offset, key };
+        inside.then(|| (side(self.keys.lkey), side(self.keys.rkey)))
     }
 
     /// IB_USER_VERBS_CMD_DEREG_MR
     pub fn deregister(self) -> CallResult {
-        rdma::deregister(self.verbs.file.as_fd(), self.handle)
+        rdma::deregister(self.verbs.file.as_fd(), self.keys.mr_handle)
     }
 }
 

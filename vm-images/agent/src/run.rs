@@ -2,6 +2,7 @@
 
 use crate::cover::Reached;
 use crate::descriptors::Sockets;
+use crate::exec::open_gup_test;
 use crate::gates::Gates;
 use crate::record::Recorder;
 use crate::slots::Table;
@@ -36,6 +37,8 @@ pub struct Environment {
     pub gates: Gates,
     /// Whether it has an RDMA device.
     pub rdma: bool,
+    /// Whether it has gup_test with its long-term tests.
+    pub gup_test: bool,
     /// The call sites that a program passes, if the kernel tells.
     pub reached: Option<&'static Reached>,
 }
@@ -174,6 +177,9 @@ impl Run {
         if program.lines.iter().any(|l| matches!(l.call, Call::SendFd { .. } | Call::RecvFd { .. }))
         {
             table.lock().sockets = Some(Arc::new(Sockets::new()?));
+        }
+        if environment.gup_test && program.uses_gup_test() {
+            table.lock().gup_test = open_gup_test().map(Arc::new);
         }
         Ok(Run {
             number,

@@ -1,5 +1,6 @@
 //! What PID 1 does once: pseudo file systems, modules, the host's memory, the mounts.
 
+use crate::exec::open_gup_test;
 use crate::gates::Gates;
 use crate::mounts::Mounts;
 use crate::rdma;
@@ -132,6 +133,7 @@ pub fn environment(hello: Hello) -> Result<Arc<Environment>, String> {
         gates: Gates::new(),
         // A kernel without soft-RoCE has no device: its programs' lines are left out, and say so.
         rdma: rdma::make_device().is_ok(),
+        gup_test: open_gup_test().is_some(),
         reached: match hello.kcov {
             true => Some(sys::shared().map_err(|e| format!("memory for coverage: {e}"))?),
             false => None,

@@ -8,8 +8,8 @@
 use crate::descriptors::Sockets;
 use crate::rdma::{Region, Verbs};
 use crate::ring::{Leaving, Ring};
-use crate::sys::{self, arena::Area};
-use history::CallResult;
+use crate::sys::{self, arena::Area, verbs::Side};
+use history::{CallResult, SkipReason};
 use program::{
     CallId, FILES_MAX, FileSlot, GateSlot, MAPS_MAX, MapSlot, Mount, PIPES_MAX, PipeSlot,
     REGIONS_MAX, RINGS_MAX, RegionSlot, RingSlot,
@@ -87,6 +87,11 @@ pub struct Slots {
     regions: [Option<Filled<Region>>; REGIONS_MAX as usize],
     /// The RDMA device, once this process has opened it.
     pub verbs: Option<Arc<Verbs>>,
+    /// gup_test, if the program uses it and the kernel has it: one open file for all processes, for any close of another would drop the pins
+    /// (mm/gup_test.c:gup_test_release, 6.12).
+    pub gup_test: Option<Arc<OwnedFd>>,
+    /// Memory of lines' own.
+    pub areas: Vec<Area>,
     /// Every ring of the program, also those whose slot was filled anew: their requests are awaited at the end.
     pub all_rings: Vec<Arc<Ring>>,
     /// Rings that were closed, until the kernel has done with them.
@@ -134,7 +139,20 @@ impl Slots {
         self.regions.get_mut(slot.0 as usize)?.replace(Filled { it, by })
     }
 
-    /// Empties the slot. Nobody shares a region but to end it.
+    /// A part of a region, for the near side of a transfer and for the far one. Whoever ends the region meanwhile ends it for the device as well.
+    pub fn region_sides(
+        &self,
+        slot: RegionSlot,
+        offset: u64,
+        len: u64,
+    ) -> Result<Filled<(Side, Side)>, SkipReason> {
+        let region = self.regions.get(slot.0 as usize).and_then(Option::as_ref);
+        let region = region.ok_or(SkipReason::EmptySlot)?;
+        let sides = region.it.sides(offset, len).ok_or(SkipReason::OutOfRange)?;
+        Ok(Filled { it: sides, by: region.by })
+    }
+
+    /// Empties the slot.
     pub fn take_region(&mut self, slot: RegionSlot) -> Option<Filled<Region>> {
         self.regions.get_mut(slot.0 as usize)?.take()
     }
@@ -196,6 +214,9 @@ impl Table {
         for map in slots.maps.into_iter().flatten() {
             // A range that is already gone is no error of munmap.
             let _ = sys::arena::unmap(map.it.area);
+        }
+        for area in slots.areas {
+            let _ = sys::arena::unmap(area);
         }
         for region in slots.regions.into_iter().flatten() {
             // What stays pinned shows in the count.

@@ -45,6 +45,7 @@ fn ground() -> (Memory<'static>, tempfile::TempDir, Arc<Environment>) {
         ring_ops: Arc::new(sys::supported_ops()),
         gates: Gates::default(),
         rdma: false,
+        gup_test: false,
         reached: None,
     };
     (memory, root, Arc::new(environment))
@@ -852,6 +853,20 @@ fn a_guest_without_a_device_leaves_memory_regions_out() {
     ]);
     assert_eq!(skipped(&events, 3), Some(SkipReason::Unsupported));
     assert_eq!(skipped(&events, 4), Some(SkipReason::EmptySlot));
+}
+
+/// Nor has it gup_test.
+#[test]
+fn a_guest_without_gup_test_leaves_its_calls_out() {
+    let (buf, flags) = (Buf::Anon(0), program::PinFlags::WRITE);
+    let (_, events) = play(vec![
+        on(0, Call::PinLongtermTestStart { buf, len: 4096, flags }),
+        on(0, Call::PinLongtermTestRead),
+        on(0, Call::PinLongtermTestStop),
+    ]);
+    for line in 0..3 {
+        assert_eq!(skipped(&events, line), Some(SkipReason::Unsupported));
+    }
 }
 
 /// The child alone can reap what its ring completes, and with it goes what has not completed.

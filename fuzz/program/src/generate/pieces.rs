@@ -7,8 +7,8 @@ use super::Dice;
 use crate::args::Arg;
 use crate::{
     Buf, Call, CallKind, FILE_MAX, FileSlot, GateSlot, IO_MAX, Lane, Line, MapFlags, MapSlot,
-    Mount, MsyncFlags, OpenFlags, PAGE, Path, PipeSlot, Program, Prot, RegionSlot, RingSlot,
-    SqeFlags, SyncFileRangeFlags, Via,
+    Mount, MsyncFlags, OpenFlags, PAGE, Path, PinFlags, PipeSlot, Program, Prot, RegionSlot,
+    RingSlot, SqeFlags, SyncFileRangeFlags, Via,
 };
 use arbitrary::{Arbitrary, Result, Unstructured};
 
@@ -110,7 +110,9 @@ fn fill(u: &mut Unstructured<'_>, arg: Arg<'_>) -> Result<()> {
             *n = index(u)?;
         }
         Arg::NewChild(n) => *n = index(u)?,
-        Arg::MapAt(MapSlot(n), offset) => (*n, *offset) = (index(u)?, number(u)?),
+        Arg::MapAt(MapSlot(n), offset) | Arg::RegionAt(RegionSlot(n), offset) => {
+            (*n, *offset) = (index(u)?, number(u)?);
+        }
         Arg::Path(path) => *path = Path::arbitrary(u)?,
         Arg::Offset(n)
         | Arg::MapOffset(n)
@@ -147,6 +149,7 @@ fn fill(u: &mut Unstructured<'_>, arg: Arg<'_>) -> Result<()> {
         Arg::Settle(settle) => *settle = u.choose(crate::Settle::NAMES)?.1,
         Arg::Seconds(n) => *n = u.arbitrary()?,
         Arg::RegionAccess(access) => *access = u.choose(crate::RegionAccess::NAMES)?.1,
+        Arg::Pin(flags) => *flags = PinFlags(u.arbitrary()?),
     }
     Ok(())
 }
@@ -163,6 +166,13 @@ pub(crate) fn change(arg: Arg<'_>, dice: &mut Dice<'_, '_>) {
         }
         Arg::Gate(GateSlot(n)) | Arg::DeviceGate(GateSlot(n)) | Arg::MemoryGate(GateSlot(n)) => {
             *n = dice.below(3) as u8;
+        }
+        Arg::RegionAt(RegionSlot(n), offset) => {
+            if dice.chance(30) {
+                *n = dice.below(2) as u8;
+            } else {
+                change_number(offset, dice);
+            }
         }
         Arg::MapAt(MapSlot(n), offset) => {
             if dice.chance(30) {
@@ -223,6 +233,7 @@ pub(crate) fn change(arg: Arg<'_>, dice: &mut Dice<'_, '_>) {
         Arg::Settle(settle) => *settle = dice.pick(crate::Settle::NAMES).1,
         Arg::Seconds(n) => *n = dice.pick(&[0, 1, 2, 45]),
         Arg::RegionAccess(access) => *access = dice.pick(crate::RegionAccess::NAMES).1,
+        Arg::Pin(flags) => flags.0 ^= dice.pick(PinFlags::NAMES).1.0,
     }
 }
 

@@ -7,7 +7,7 @@ use super::calls::Use;
 use crate::outline::Ring;
 use crate::{
     Access, Buf, Call, CallKind, GATE_MEMORY, GateSlot, Lane, Lease, OpenFlags, OwnerKind, PAGE,
-    PipeSlot, Prot, REGIONS_MAX, RegionAccess, RegionSlot, RingSlot, Settle,
+    PinFlags, PipeSlot, Prot, REGIONS_MAX, RegionAccess, RegionSlot, RingSlot, Settle,
 };
 
 impl Writer<'_, '_> {
@@ -39,6 +39,16 @@ impl Writer<'_, '_> {
             K::Hold if !self.has_device(lane) => K::OpenGate,
             K::Hold | K::Release => kind,
             K::RecvFd if self.outline.socket.is_empty() => K::SendFd,
+            // Mostly where there is something to see, or to end.
+            K::PinLongtermTestStart if self.outline.tested && self.dice.chance(70) => {
+                K::PinLongtermTestRead
+            }
+            K::PinLongtermTestRead | K::PinLongtermTestStop
+                if !self.outline.tested && self.dice.chance(80) =>
+            {
+                K::PinLongtermTestStart
+            }
+            K::PinLongtermTestStart | K::PinLongtermTestRead | K::PinLongtermTestStop => kind,
             _ if !has_file => K::Open,
             K::Vmsplice
             | K::ProcessVmReadv
@@ -48,6 +58,7 @@ impl Writer<'_, '_> {
             | K::UpdateBuffers
             | K::ProcMemPread
             | K::ProcMemPwrite
+            | K::PinBasicTest
                 if !has_map =>
             {
                 K::Mmap
@@ -62,12 +73,28 @@ impl Writer<'_, '_> {
             {
                 K::IoUringSetup
             }
-            K::DeregMr if !space.regions.contains(&true) => {
+            // Both ends, one of which may be written to, mostly.
+            K::RdmaWrite | K::RdmaRead if space.regions.iter().flatten().count() < 2 => {
                 if has_map {
                     K::RegMr
                 } else {
                     K::Mmap
                 }
+            }
+            K::RegMr | K::DeregMr
+                if space.regions.iter().all(Option::is_some) && self.dice.chance(50) =>
+            {
+                self.dice.pick(&[K::RdmaWrite, K::RdmaRead])
+            }
+            K::DeregMr if space.regions.iter().all(Option::is_none) => {
+                if has_map {
+                    K::RegMr
+                } else {
+                    K::Mmap
+                }
+            }
+            K::RegMr if space.regions.iter().any(Option::is_some) && self.dice.chance(30) => {
+                K::DeregMr
             }
             K::CloneBuffers if rings < 2 => K::IoUringSetup,
             // There is something to replace or to share, mostly.
@@ -192,25 +219,83 @@ impl Writer<'_, '_> {
             K::RegMr => {
                 let access = self.region_access();
                 let (map, mapping) = self.map(lane, Prot::READ);
-                let (offset, len) = self.map_access(mapping);
+                let (offset, len) = match self.dice.chance(50) {
+                    true => self.map_access(mapping),
+                    false => self.map_pages(mapping),
+                };
                 Call::RegMr { slot: self.new_region(lane), map, offset, len, access }
             }
             K::DeregMr => {
                 let regions = self.outline.space(lane).regions;
                 let there: Vec<u8> =
-                    (0..).zip(regions).filter(|(_, there)| *there).map(|(n, _)| n).collect();
+                    (0..).zip(regions).filter_map(|(n, region)| region.map(|_| n)).collect();
                 Call::DeregMr { region: RegionSlot(self.dice.pick_some(&there).unwrap_or(0)) }
+            }
+            K::RdmaWrite | K::RdmaRead => self.rdma(lane),
+            K::PinLongtermTestStart => {
+                let flags = self.pin_flags();
+                let has_map = self.outline.space(lane).maps.iter().any(Option::is_some);
+                let (buf, len) = if has_map && !self.dice.chance(15) {
+                    let (map, mapping) = self.map(lane, Prot::READ);
+                    let (offset, len) = self.map_pages(mapping);
+                    (Buf::Map(map, offset), len)
+                } else {
+                    (Buf::Anon(0), self.dice.between(1, 4) * PAGE)
+                };
+                let len = if self.dice.chance(4) { len - 1 } else { len };
+                Call::PinLongtermTestStart { buf, len, flags }
+            }
+            K::PinLongtermTestRead | K::PinLongtermTestStop => kind.template(),
+            K::PinBasicTest => {
+                let flags = self.pin_flags();
+                let write = flags.has(PinFlags::WRITE);
+                let (map, mapping) = self.map(lane, if write { Prot::WRITE } else { Prot::READ });
+                let (offset, len) = self.map_pages(mapping);
+                Call::PinBasicTest { map, offset, len, flags }
             }
             _ => self.lease_call(kind, lane),
         }
     }
 
+    /// To write or not, fast or not.
+    pub(in crate::generate) fn pin_flags(&mut self) -> PinFlags {
+        PinFlags(self.dice.below(4) as u8)
+    }
+
     /// A slot for a memory region: an empty one, mostly.
     pub(super) fn new_region(&mut self, lane: Lane) -> RegionSlot {
         let regions = self.outline.space(lane).regions;
-        match regions.iter().position(|there| !there) {
+        match regions.iter().position(Option::is_none) {
             Some(free) if self.dice.chance(85) => RegionSlot(free as u8),
             _ => RegionSlot(self.dice.below(u64::from(REGIONS_MAX)) as u8),
+        }
+    }
+
+    /// Bytes from one region of the lane's process to another: mostly into one that may be written to.
+    pub(in crate::generate) fn rdma(&mut self, lane: Lane) -> Call {
+        let regions = self.outline.space(lane).regions;
+        let written = regions.iter().position(|region| region.is_some_and(|(_, write)| write));
+        let into = match written {
+            Some(written) if !self.dice.chance(10) => written as u8,
+            _ => self.dice.below(2) as u8,
+        };
+        let out_of = if self.dice.chance(90) { 1 - into } else { into };
+        let len_of = |region: u8| regions[usize::from(region)].map_or(PAGE, |(len, _)| len);
+        let mut place = |region: u8| {
+            let len = len_of(region);
+            match self.dice.below(4) {
+                0 | 1 => 0,
+                2 => self.dice.below(len.div_ceil(PAGE)) * PAGE,
+                _ => self.dice.below(len),
+            }
+        };
+        let (to, from) = (place(into), place(out_of));
+        let most = (len_of(into) - to).min(len_of(out_of) - from).max(1);
+        let len = if self.dice.chance(60) { most } else { self.len(1).clamp(1, most) };
+        let (into, out_of) = (RegionSlot(into), RegionSlot(out_of));
+        match self.dice.chance(50) {
+            true => Call::RdmaWrite { local: out_of, from, remote: into, to, len },
+            false => Call::RdmaRead { local: into, to, remote: out_of, from, len },
         }
     }
 
@@ -240,7 +325,15 @@ impl Writer<'_, '_> {
                 Call::SetownEx { file, kind: owner, lane: self.dice.pick(&lanes) }
             }
             K::OnBreak => Call::OnBreak {
-                answer: self.dice.pick(&[Lease::Unlock, Lease::Unlock, Lease::Read, Lease::Layout]),
+                answer: self.dice.pick(&[
+                    Lease::Unlock,
+                    Lease::Unlock,
+                    Lease::Unlock,
+                    Lease::Read,
+                    Lease::Read,
+                    Lease::Layout,
+                    Lease::Write,
+                ]),
             },
             K::LeaseBreakTime => Call::LeaseBreakTime { seconds: self.dice.pick(&[1, 1, 2, 0]) },
             K::SendFd => Call::SendFd { file },

@@ -107,9 +107,12 @@ fn base_weight(kind: CallKind) -> u32 {
         | K::Interrupt
         | K::SendFd
         | K::RecvFd
-        | K::RegMr
-        | K::DeregMr => 1,
-        K::Release => 2,
+        | K::PinLongtermTestStart
+        | K::PinLongtermTestRead
+        | K::PinLongtermTestStop
+        | K::PinBasicTest => 1,
+        K::RdmaWrite | K::RdmaRead => 2,
+        K::Release | K::RegMr | K::DeregMr => 2,
     }
 }
 

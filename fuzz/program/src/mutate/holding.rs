@@ -78,6 +78,12 @@ impl Program {
                 len,
                 access: crate::RegionAccess::Read,
             },
+            Call::PinLongtermTestStart {
+                buf: Buf::Map(map, offset),
+                len,
+                flags: crate::PinFlags::FAST,
+            },
+            Call::PinBasicTest { map, offset, len, flags: crate::PinFlags::WRITE },
         ];
         if let Some(pipe) = pipe {
             choices.push(Call::Vmsplice { map, offset, pipe: crate::PipeSlot(pipe), len });
@@ -120,6 +126,8 @@ fn takes(call: &Call) -> bool {
             | Call::RegisterBuffers { .. }
             | Call::RegMr { .. }
             | Call::UpdateBuffers { .. }
+            | Call::PinLongtermTestStart { buf: Buf::Map(..), .. }
+            | Call::PinBasicTest { .. }
             | Call::Pread { buf: Buf::Map(..), .. }
             | Call::Pwrite { buf: Buf::Map(..), .. }
     )
@@ -135,6 +143,7 @@ fn ends(call: &Call) -> bool {
             | Call::UpdateBuffers { .. }
             | Call::UnregisterBuffers { .. }
             | Call::DeregMr { .. }
+            | Call::PinLongtermTestStop
             | Call::CloseRing { .. }
             | Call::Kill { .. }
             | Call::Exit
@@ -167,6 +176,8 @@ fn place(call: &Call) -> Option<(crate::MapSlot, u64, u64)> {
         | Call::RegisterBuffers { map, offset, len, .. }
         | Call::RegMr { map, offset, len, .. }
         | Call::UpdateBuffers { map, offset, len, .. }
+        | Call::PinBasicTest { map, offset, len, .. }
+        | Call::PinLongtermTestStart { buf: Buf::Map(map, offset), len, .. }
         | Call::Pread { buf: Buf::Map(map, offset), len, .. }
         | Call::Pwrite { buf: Buf::Map(map, offset), len, .. } => Some((map, offset, len)),
         _ => None,

@@ -2,8 +2,8 @@
 
 use super::{Mapping, OpenFile, Outline, PIPE_BUFFERS, Piece, PipeFill, Registered, Ring, Space};
 use crate::{
-    Access, CHILDREN_MAX, Call, CallId, FallocateMode, FileSlot, GATE_SIZE, GATES_MAX, GateSlot,
-    Lane, Lease, Line, Mount, OpenFlags, PAGE, PIPES_MAX, Path, PinSource,
+    Access, Buf, CHILDREN_MAX, Call, CallId, FallocateMode, FileSlot, GATE_SIZE, GATES_MAX,
+    GateSlot, Lane, Lease, Line, Mount, OpenFlags, PAGE, PIPES_MAX, Path, PinSource,
 };
 
 impl Outline {
@@ -237,13 +237,25 @@ impl Outline {
                     ring.registered = None;
                 }
             }
-            Call::RegMr { slot, map, len, .. } => {
+            Call::RegMr { slot, map, len, access, .. } => {
                 let there = self.map(lane, *map).is_some() && *len > 0;
-                *self.region_mut(lane, *slot) = there;
+                let region = there.then_some((*len, *access == crate::RegionAccess::Write));
+                *self.region_mut(lane, *slot) = region;
             }
             Call::DeregMr { region } => {
                 self.end_region(lane, region.0);
-                *self.region_mut(lane, *region) = false;
+                *self.region_mut(lane, *region) = None;
+            }
+            Call::PinLongtermTestStart { buf, len, .. } => {
+                let there = match buf {
+                    Buf::Anon(_) => true,
+                    Buf::Map(map, _) => self.map(lane, *map).is_some(),
+                };
+                self.tested |= there && *len > 0;
+            }
+            Call::PinLongtermTestStop => {
+                self.drop_holds(|hold| hold.until == super::references::Until::Stopped);
+                self.tested = false;
             }
             Call::OpenGate { slot, gate, access, flags } => {
                 self.open_gate(lane, *slot, *gate, *access, *flags);

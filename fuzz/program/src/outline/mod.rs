@@ -122,8 +122,8 @@ pub(crate) struct Space {
     /// Indices of pipes: parent and child share what a pipe holds.
     pub pipes: [Option<usize>; PIPES_MAX as usize],
     pub rings: [Option<Ring>; RINGS_MAX as usize],
-    /// Which memory regions there are.
-    pub regions: [bool; REGIONS_MAX as usize],
+    /// The memory regions that there are: their length, and whether they may be written to.
+    pub regions: [Option<(u64, bool)>; REGIONS_MAX as usize],
     /// How its handler answers the break of a lease; none is never.
     pub answer: Option<Lease>,
 }
@@ -143,6 +143,8 @@ pub(crate) struct Outline {
     pub alive: [bool; CHILDREN_MAX as usize],
     /// Which gates are held.
     pub held: [bool; GATES_MAX as usize],
+    /// Whether gup_test has pins.
+    pub tested: bool,
     /// References to pages that are not in pipes.
     holds: Vec<Hold>,
     /// Descriptors on their way through the socket.
@@ -168,6 +170,7 @@ impl Default for Outline {
             forked: Default::default(),
             alive: Default::default(),
             held: Default::default(),
+            tested: false,
             holds: Vec::new(),
             socket: VecDeque::new(),
             // What every program starts with.
@@ -257,7 +260,7 @@ impl Outline {
         &mut self.spaces[Outline::space_index(lane)].rings[usize::from(slot.0 % RINGS_MAX)]
     }
 
-    fn region_mut(&mut self, lane: Lane, slot: RegionSlot) -> &mut bool {
+    fn region_mut(&mut self, lane: Lane, slot: RegionSlot) -> &mut Option<(u64, bool)> {
         let space = &mut self.spaces[Outline::space_index(lane)];
         &mut space.regions[usize::from(slot.0 % REGIONS_MAX)]
     }

@@ -28,6 +28,8 @@ pub(crate) enum Until {
     Deregistered(usize, u8),
     /// A line of the lane that is waited for: until then it is probably in flight.
     Synced(Lane),
+    /// The stop of gup_test, by whomever.
+    Stopped,
 }
 
 /// Whether pages of the file itself are held, and not copies of them, nor nothing because it was refused.
@@ -43,6 +45,8 @@ const fn of_file(source: PinSource) -> bool {
             | S::Cloned
             | S::Region
             | S::RegionPrivate
+            | S::LongtermTest
+            | S::LongtermTestPrivate
     )
 }
 
@@ -192,6 +196,17 @@ impl Outline {
                     hold(source, mapping.inode, until);
                 }
                 self.end_region(lane, slot.0);
+            }
+            Call::PinLongtermTestStart { buf: Buf::Map(map, _), len, .. } if !self.tested => {
+                if let Some(mapping) = self.map(lane, *map)
+                    && *len > 0
+                {
+                    let source = match mapping.sharing {
+                        Sharing::Shared => PinSource::LongtermTest,
+                        Sharing::Private => PinSource::LongtermTestPrivate,
+                    };
+                    hold(source, mapping.inode, Until::Stopped);
+                }
             }
             _ => {}
         }

@@ -77,7 +77,7 @@ fn what_holds_pages_is_moved_and_swapped() {
     let before = Program::parse(text).expect("the program parses");
     let (mut sources, mut changes) = (BTreeSet::new(), BTreeSet::new());
     let mut releases = BTreeSet::new();
-    for seed in 0..20_000 {
+    for seed in 0..80_000 {
         let mut program = before.clone();
         program.mutate(&mut Unstructured::new(&entropy(seed, 512)));
         for pair in program.held_pairs() {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 /// Programs in which every pair must come up: seeds 0 to this.
 const SEEDS: u64 = 10_000;
 /// Programs in which every pair must come up on every mount.
-const SEEDS_OF_MOUNTS: u64 = 60_000;
+const SEEDS_OF_MOUNTS: u64 = 80_000;
 
 fn parse(image: &str, lines: &str) -> Program {
     let program = Program::parse(&format!("pinfuzz 1\nimage {image}\n{lines}"));

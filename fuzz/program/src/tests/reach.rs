@@ -3,13 +3,13 @@
 use super::home;
 use crate::{
     Access, Advice, Buf, Call, CallKind, Direction, FallocateMode, Lane, Lease, MapFlags, Mount,
-    MsyncFlags, Notice, OpenFlags, OwnerKind, PAGE, Program, Prot, RegionAccess, Settle, Sharing,
-    SqeFlags, SyncFileRangeFlags, Whence,
+    MsyncFlags, Notice, OpenFlags, OwnerKind, PAGE, PinFlags, Program, Prot, RegionAccess, Settle,
+    Sharing, SqeFlags, SyncFileRangeFlags, Whence,
 };
 use std::collections::BTreeSet;
 
 /// Programs that one test looks at: seeds 0 to this.
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 40_000;
 
 /// Everything that programs said, as words.
 #[derive(Default)]
@@ -131,6 +131,11 @@ impl Reached {
             Call::RegMr { slot, access, .. } => {
                 self.note(format!("ibv_reg_mr {slot} {}", access.name()));
             }
+            Call::PinLongtermTestStart { buf, flags, .. } => {
+                let map = matches!(buf, Buf::Map(..));
+                self.note(format!("pin_longterm_test_start of a mapping {map} {}", flags.0));
+            }
+            Call::PinBasicTest { flags, .. } => self.note(format!("pin_basic_test {}", flags.0)),
             Call::Release { gate, settle } => {
                 self.note(format!("release {gate} {}", settle.name()));
             }
@@ -184,7 +189,14 @@ fn wanted() -> Vec<String> {
     let rings_in_child =
         ["IoUringSetup", "RegisterBuffers", "UpdateBuffers", "CloneBuffers", "CloseRing"];
     let pins_in_child = ["Vmsplice", "ReadPipe", "ClosePipe", "ProcMemPread", "ProcMemPwrite"];
-    let regions_in_child = ["RegMr", "DeregMr"];
+    let regions_in_child = [
+        "RegMr",
+        "DeregMr",
+        "PinLongtermTestStart",
+        "PinLongtermTestRead",
+        "PinBasicTest",
+        "RdmaRead",
+    ];
     let leases_in_child = ["Setlease", "RecvFd", "OnBreak", "Setsig", "SetownEx", "OpenGate"];
     for kind in
         in_child.into_iter().chain(pins_in_child).chain(leases_in_child).chain(regions_in_child)
@@ -243,6 +255,10 @@ fn wanted() -> Vec<String> {
     all.extend(Settle::NAMES.iter().map(|(name, _)| format!("release g1 {name}")));
     for (access, _) in RegionAccess::NAMES {
         all.extend([0, 1].map(|n| format!("ibv_reg_mr x{n} {access}")));
+    }
+    for flags in 0..=PinFlags::ALL.0 {
+        let map = |map| format!("pin_longterm_test_start of a mapping {map} {flags}");
+        all.extend([map(true), map(false), format!("pin_basic_test {flags}")]);
     }
     for (lease, _) in Lease::NAMES {
         all.extend([format!("setlease {lease}"), format!("on_break {lease}")]);

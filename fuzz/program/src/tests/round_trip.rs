@@ -125,6 +125,12 @@ fn every_call_has_its_text() {
         f1 = recv_fd()
         x0 = ibv_reg_mr(m0+0, 4K, LOCAL_READ)
         ibv_dereg_mr(x0)
+        pin_longterm_test_start(m0+0, 4K, 0)
+        pin_longterm_test_read()
+        pin_longterm_test_stop()
+        pin_basic_test(m0+0, 4K, 0)
+        rdma_write(x0+0, x1+0, 4K)
+        rdma_read(x0+0, x1+0, 4K)
         "#);
 }
 

@@ -11,7 +11,7 @@ use crate::facts::PAGE;
 use crate::{
     Access, Advice, Buf, Call, CallKind, DELAY_US_MAX, FILE_MAX, FallocateMode, FileSlot, GateSlot,
     IO_MAX, IOV_MAX, LEASE_BREAK_TIME_MAX, LINES_MAX, Lane, Lease, Line, MapFlags, MapSlot, Mount,
-    MsyncFlags, NAMES_MAX, Notice, OpenFlags, OwnerKind, Path, PipeSlot, Program, Prot,
+    MsyncFlags, NAMES_MAX, Notice, OpenFlags, OwnerKind, Path, PinFlags, PipeSlot, Program, Prot,
     RING_ENTRIES_MAX, RegionAccess, RegionSlot, RingSlot, Settle, Sharing, SqeFlags,
     SyncFileRangeFlags, Via, Whence,
 };
@@ -262,6 +262,11 @@ fn parse_arg(cursor: &mut Cursor, arg: Arg<'_>, home: Mount) -> Result<(), Parse
         Arg::Region(slot) => {
             slot.0 = cursor.slot("a memory region slot", RegionSlot::LETTER, RegionSlot::MAX)?;
         }
+        Arg::RegionAt(slot, offset) => {
+            slot.0 = cursor.slot("a memory region slot", RegionSlot::LETTER, RegionSlot::MAX)?;
+            cursor.symbol('+')?;
+            *offset = cursor.size("an offset", IO_MAX)?;
+        }
         Arg::Gate(gate) => gate.0 = cursor.slot("a gate", GateSlot::LETTER, GateSlot::MAX)?,
         Arg::DeviceGate(gate) => {
             gate.0 = cursor.slot("a block device's gate", GateSlot::LETTER, GateSlot::MEMORY.0)?;
@@ -320,6 +325,14 @@ fn parse_arg(cursor: &mut Cursor, arg: Arg<'_>, home: Mount) -> Result<(), Parse
         Arg::SyncFileRange(flags) => {
             *flags = SyncFileRangeFlags(0);
             cursor.set(SyncFileRangeFlags::NAMES, flags, |flags, flag| {
+                let fresh = !flags.has(flag);
+                *flags = flags.with(flag);
+                fresh
+            })?;
+        }
+        Arg::Pin(flags) => {
+            *flags = PinFlags(0);
+            cursor.set(PinFlags::NAMES, flags, |flags, flag| {
                 let fresh = !flags.has(flag);
                 *flags = flags.with(flag);
                 fresh

@@ -87,6 +87,7 @@ impl fmt::Display for AtHome<'_, Call> {
             Arg::Pipe(slot) => words.push(slot.to_string()),
             Arg::Ring(slot) => words.push(slot.to_string()),
             Arg::Region(slot) => words.push(slot.to_string()),
+            Arg::RegionAt(slot, offset) => words.push(format!("{slot}+{}", Size(*offset))),
             Arg::DeviceGate(gate) | Arg::MemoryGate(gate) | Arg::Gate(gate) => {
                 words.push(gate.to_string());
             }
@@ -123,6 +124,10 @@ impl fmt::Display for AtHome<'_, Call> {
                 .filter(|(_, f)| flags.has(*f))
                 .map(|(n, _)| *n))),
             Arg::SyncFileRange(flags) => words.push(set(crate::SyncFileRangeFlags::NAMES
+                .iter()
+                .filter(|(_, f)| flags.has(*f))
+                .map(|(n, _)| *n))),
+            Arg::Pin(flags) => words.push(set(crate::PinFlags::NAMES
                 .iter()
                 .filter(|(_, f)| flags.has(*f))
                 .map(|(n, _)| *n))),

@@ -43,6 +43,8 @@ pub enum Src {
         delta: i64,
         /// When the reference was taken.
         since: u64,
+        /// From when on the page surely is not the object's any more.
+        until: u64,
     },
 }
 
@@ -294,8 +296,9 @@ fn collect(
                 follow(*source, *delta, window, without, false);
             }
             Src::Through { obj: source, delta } => follow(*source, *delta, span, without, false),
-            Src::Since { obj: source, delta, since } => {
-                let window = Span { inv: *since, ret: span.ret, call: super::order::NOBODY };
+            Src::Since { obj: source, delta, since, until } => {
+                let ret = span.ret.min(*until);
+                let window = Span { inv: *since, ret, call: super::order::NOBODY };
                 follow(*source, *delta, window, without, false);
             }
         }

@@ -150,6 +150,12 @@ pub struct World<'a> {
     pub registered: BTreeMap<u16, effects::Registered>,
     /// By fixed transfer: the call that pinned the buffer that it surely has.
     pub fixed: BTreeMap<u16, u16>,
+    /// What gup_test and memory regions have pinned, by the call that did.
+    pub pinned: BTreeMap<u16, effects::Pinned>,
+    /// What came into pinned pages past their mapping, by whose pages they are.
+    pub arrived: BTreeMap<ObjId, ObjId>,
+    /// Objects that show pinned pages.
+    pub shown: BTreeMap<ObjId, effects::Shown>,
     /// The kernel complained of a DAX page that is not the one that it expected.
     pub dax_splat: bool,
     /// Files that may have lost a name, and since when.
@@ -243,6 +249,9 @@ impl<'a> World<'a> {
             overflow: false,
             registered: BTreeMap::new(),
             fixed: BTreeMap::new(),
+            pinned: BTreeMap::new(),
+            arrived: BTreeMap::new(),
+            shown: BTreeMap::new(),
             dax_splat: history
                 .events
                 .iter()
@@ -279,7 +288,8 @@ impl<'a> World<'a> {
 
     /// The time before which no content that was replaced can be seen any more.
     pub fn settled(&self) -> u64 {
-        if self.pipes_hold() || !self.registered.is_empty() { 0 } else { self.idle_since() }
+        let held = self.pipes_hold() || !self.registered.is_empty() || !self.pinned.is_empty();
+        if held { 0 } else { self.idle_since() }
     }
 
     /// Whether a pipe may hold references. They see old versions until whoever takes them out has returned; the oldest is not tracked, so
@@ -392,8 +402,14 @@ impl<'a> World<'a> {
         out
     }
 
+    /// The object whose pages another one shows, or itself.
+    pub fn behind(&self, obj: ObjId) -> ObjId {
+        self.shown.get(&obj).map_or(obj, |shown| shown.of)
+    }
+
     /// Where in a file an object that shows it begins: the file's own content, or the private pages of a mapping.
     fn base(&self, file: &File, obj: ObjId) -> u64 {
+        let obj = self.behind(obj);
         if file.obj == obj {
             return 0;
         }
@@ -407,6 +423,12 @@ impl<'a> World<'a> {
     pub fn zeroed_in_place(&self, obj: ObjId, start: u64, end: u64, span: Span) -> Vec<Cand> {
         let Some(file) = self.owner[obj.0 as usize].map(|f| &self.files[f]) else {
             return Vec::new();
+        };
+        // Pinned pages were in hand all the while.
+        let shown = self.shown.get(&obj);
+        let (obj, span) = match shown {
+            Some(shown) => (shown.of, Span { inv: shown.since, ..span }),
+            None => (obj, span),
         };
         let copied = file.obj != obj && self.objects[obj.0 as usize].is_opaque(start, end);
         if !file.on(Mount::Xfs) || copied || !self.refers_to_pages(span.call) {
@@ -444,7 +466,9 @@ impl<'a> World<'a> {
             return false;
         }
         match self.call_of(call) {
-            Call::ProcessVmReadv { .. } | Call::ProcMemPread { .. } => true,
+            Call::ProcessVmReadv { .. } | Call::ProcMemPread { .. } | Call::PinLongtermTestRead => {
+                true
+            }
             line @ (Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }) => {
                 line.buffers().any(|(buf, _)| matches!(buf, Buf::Map(..)))
                     && self.open_in(call, 0).is_some_and(|open| self.is_direct(open))
@@ -695,7 +719,7 @@ impl<'a> World<'a> {
                 sure: true,
                 src: Src::Vals(smallvec![val]),
             };
-            if self.pipes_hold() {
+            if self.pipes_hold() || !self.pinned.is_empty() {
                 // A reference that was taken before may still show what was there then.
                 self.objects[obj.0 as usize].assign(from, to, &version, 0, &self.order);
             } else {
@@ -828,6 +852,7 @@ impl<'a> World<'a> {
     fn pins_shared(&self, call: u16) -> bool {
         let first = match self.call_of(call) {
             Call::ProcessVmReadv { .. } => 0,
+            Call::PinBasicTest { flags, .. } if !flags.has(program::PinFlags::WRITE) => 0,
             Call::Pwrite { .. } | Call::Pwritev { .. } | Call::Writev { .. }
                 if self.open_in(call, 0).is_some_and(|open| self.is_direct(open)) =>
             {

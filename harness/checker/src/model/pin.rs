@@ -20,6 +20,8 @@ pub enum Means {
     Registered(u16),
     /// An RDMA memory region (by the call that made it).
     Region,
+    /// gup_test (by the call that began the test).
+    LongtermTest,
 }
 
 /// From when to when, the ends included.
@@ -117,7 +119,8 @@ impl World<'_> {
             Call::ProcessVmReadv { offset, len, .. }
             | Call::ProcessVmWritev { offset, len, .. }
             | Call::ProcMemPread { offset, len, .. }
-            | Call::ProcMemPwrite { offset, len, .. } => (0, one(offset, len), Means::Copy),
+            | Call::ProcMemPwrite { offset, len, .. }
+            | Call::PinBasicTest { offset, len, .. } => (0, one(offset, len), Means::Copy),
             Call::RegisterBuffers { offset, len, .. } | Call::UpdateBuffers { offset, len, .. } => {
                 let Some(ring) = self.seen[call as usize].slots.first() else { return };
                 (1, one(offset, len), Means::Registered(ring.0))
@@ -130,6 +133,13 @@ impl World<'_> {
                 }
                 (0, one(offset, len), Means::Region)
             }
+            Call::PinLongtermTestStart { buf, len, .. } => {
+                let private = self.map_in(call, 0).is_some_and(|map| map.private.is_some());
+                if private || matches!(self.seen[call as usize].result, Some(Err(_))) {
+                    return;
+                }
+                (0, vec![(*buf, *len)], Means::LongtermTest)
+            }
             other => (1, other.buffers().collect(), Means::Transfer),
         };
         let (maybe, sure) = match means {
@@ -138,9 +148,10 @@ impl World<'_> {
                 None => ((span.inv, over), None),
             },
             Means::Region => self.region_lives(call),
+            Means::LongtermTest => self.test_life(call),
             _ => ((span.inv, over), self.surely_in_flight(call)),
         };
-        let long = matches!(means, Means::Registered(_) | Means::Region);
+        let long = matches!(means, Means::Registered(_) | Means::Region | Means::LongtermTest);
         let term = if long { Term::Long } else { Term::Short };
         let real = self.real.get(&call);
         let (mut slot, mut index) = (first_slot, 0);

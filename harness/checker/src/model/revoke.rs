@@ -71,14 +71,18 @@ impl World<'_> {
 
     /// Whether the pages of a registered buffer that a transfer names may have been taken away.
     pub fn may_be_taken(&self, call: u16) -> bool {
-        let Some(map) = self.map_in(call, 1) else { return false };
+        self.map_in(call, 1).is_some_and(|map| self.may_lose_pages(call, map.file))
+    }
+
+    /// Whether pages of a file may have been taken away from whoever pinned them, before a call or meanwhile.
+    pub fn may_lose_pages(&self, call: u16, file: usize) -> bool {
         let span = self.span(call);
         let racing = self.any_overlap(call, |k| {
             self.changes(k).iter().any(|c| {
-                c.file == map.file
+                c.file == file
                     && self.row(c, Term::Long).is_some_and(|r| r.meets == Meets::TakesAway)
             })
         });
-        racing || self.revokes().any(|(by, c)| c.file == map.file && self.span(by).inv <= span.ret)
+        racing || self.revokes().any(|(by, c)| c.file == file && self.span(by).inv <= span.ret)
     }
 }

@@ -136,13 +136,19 @@ pub fn report(
         compare(&racing, world.run, wrong.at, std::slice::from_ref(&wrong.seen)).is_none();
     let owner = world.owner[obj.0 as usize];
     let place = match owner {
+        Some(file) if world.shown.contains_key(&obj) => {
+            format!("{:#x} in the pinned pages of {}", wrong.at, file_name(world, file))
+        }
         Some(file) if world.files[file].obj == obj => {
             format!("{}+{:#x}", file_name(world, file), wrong.at)
         }
         Some(file) => {
             format!("offset {:#x} of a private mapping of {}", wrong.at, file_name(world, file))
         }
-        None => format!("byte {:#x} of the pipe's stream", wrong.at),
+        None if world.pipes.values().any(|pipe| pipe.obj == obj) => {
+            format!("byte {:#x} of the pipe's stream", wrong.at)
+        }
+        None => format!("byte {:#x} of the pinned memory", wrong.at),
     };
     let (kind, oracle, whose) = if explained_by_race {
         let whose = describe(world, &wrong.seen);
@@ -209,7 +215,7 @@ fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle
             (AnomalyKind::ForeignByte, Oracle::Leak, format!("{whose}: from another run"))
         }
         Run::Signed { call, offset, .. } => {
-            let ever = &world.ever[obj.0 as usize];
+            let ever = &world.ever[world.behind(obj).0 as usize];
             let val =
                 Val::Signed { call: *call, delta: (*offset as i64).wrapping_sub(wrong.at as i64) };
             let by_call = |c: &&Cand| matches!(c.val, Val::Signed { call: by, .. } if by == *call);
@@ -217,7 +223,11 @@ fn classify(world: &World, obj: ObjId, wrong: &Mismatch) -> (AnomalyKind, Oracle
                 let what = format!("{whose}: of a file that the page never was of");
                 (AnomalyKind::ForeignByte, Oracle::Leak, what)
             } else if ever.iter().any(|c| c.start <= wrong.at && wrong.at < c.end && c.val == val) {
-                (AnomalyKind::StaleByte, Oracle::Bytes, format!("{whose}, since replaced"))
+                let why = match world.shown.contains_key(&obj) {
+                    true => "which the file had at another time",
+                    false => "since replaced",
+                };
+                (AnomalyKind::StaleByte, Oracle::Bytes, format!("{whose}, {why}"))
             } else if ever.iter().any(|c| by_call(&c)) || world.owner[obj.0 as usize].is_none() {
                 (AnomalyKind::MisplacedByte, Oracle::Bytes, whose)
             } else {

@@ -75,6 +75,9 @@ pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
         | Call::ProcessVmWritev { .. }
         | Call::ProcMemPread { .. }
         | Call::ProcMemPwrite { .. }
+        | Call::PinBasicTest { .. }
+        | Call::RdmaWrite { .. }
+        | Call::RdmaRead { .. }
         | Call::UpdateBuffers { .. } => super::sources::counts(world, call, n, findings),
         Call::Lseek { offset, whence: Whence::Set, .. } if n != *offset => {
             wrong(world, call, n, findings, format!("{offset}"));
@@ -82,8 +85,18 @@ pub fn look(world: &mut World, policy: &Policy, call: u16, findings: &mut Findin
         Call::Fideduperange { len, .. } if n > *len => {
             wrong(world, call, n, findings, format!("at most {len}"));
         }
+        Call::PinLongtermTestRead => shown(world, call, findings),
         Call::Open { .. } | Call::Statx { .. } => facts(world, call, findings),
         _ => {}
+    }
+}
+
+/// How much came out of pinned pages: all that is in them.
+fn shown(world: &World, call: u16, findings: &mut Findings) {
+    let Some(Payload::Read { data, .. }) = world.seen[call as usize].payload else { return };
+    let got = data.runs.iter().map(history::Run::len).fold(0, u64::saturating_add);
+    if let Some(len) = world.tested_len(call).filter(|len| *len != got) {
+        wrong(world, call, got, findings, format!("{len} bytes, which are pinned"));
     }
 }
 

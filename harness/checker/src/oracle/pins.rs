@@ -10,14 +10,17 @@ use super::{Findings, who};
 use crate::model::World;
 use crate::policy::{Meets, Pin, Term};
 use crate::{AnomalyKind, Oracle};
-use program::{Buf, Call, RegionAccess, Sharing};
+use program::{Buf, Call, PinFlags, RegionAccess, Sharing};
 
+const EIO: i32 = 5;
 const ENXIO: i32 = 6;
 const ENOMEM: i32 = 12;
+const EACCES: i32 = 13;
 const EFAULT: i32 = 14;
 const EBUSY: i32 = 16;
 const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
+const ETIMEDOUT: i32 = 110;
 
 /// Looks at the counters, before and after.
 pub fn balance(world: &World, before: i64, after: i64, findings: &mut Findings) {
@@ -57,6 +60,8 @@ fn pins(world: &World, call: u16) -> bool {
         | Call::ProcessVmWritev { .. }
         | Call::RegisterBuffers { .. }
         | Call::RegMr { .. }
+        | Call::PinLongtermTestStart { .. }
+        | Call::PinBasicTest { .. }
         | Call::UpdateBuffers { .. } => true,
         other => {
             other.buffers().next().is_some()
@@ -173,6 +178,87 @@ pub(super) fn region(
     allowed.must(faults.segv_must.is_some() && !dax, EFAULT);
     let pin = tables.region(dax, map.sharing, access);
     long_term(world, call, 0, pin, (offset, len), allowed);
+}
+
+/// What pin_longterm_test_start may answer (mm/gup_test.c:pin_longterm_test_start, 6.12): where a page is refused, what that page says.
+pub(super) fn longterm_test(
+    world: &World,
+    call: u16,
+    (buf, len, flags): (Buf, u64, PinFlags),
+    allowed: &mut Allowed,
+) {
+    allowed.on(Holds::of(!world.tests_at(call).is_empty(), world.surely_tested(call)), EINVAL);
+    let offset = match buf {
+        Buf::Anon(offset) => offset.into(),
+        Buf::Map(_, offset) => offset,
+    };
+    let whole = len > 0 && (offset | len).is_multiple_of(crate::model::PAGE);
+    allowed.must(!whole, EINVAL);
+    allowed.maybe(true, ENOMEM);
+    if !whole || matches!(buf, Buf::Anon(_)) {
+        return;
+    }
+    let Some(map) = world.map_in(call, 0) else {
+        allowed.maybe(true, EFAULT);
+        return;
+    };
+    let dax = world.files[map.file].is_dax();
+    let faults = world.faults(map, offset, len, flags.has(PinFlags::WRITE), world.span(call));
+    let gone = unmapped_meanwhile(world, call, 0) || offset.saturating_add(len) > map.len.0;
+    allowed.maybe(faults.may().is_some() || faults.gup_may.is_some() || gone, EFAULT);
+    // A DAX mapping is refused before its protection is looked at.
+    allowed.must(faults.segv_must.is_some() && !dax, EFAULT);
+    let pin = world.policy.tables.longterm_test(dax, map.sharing, flags);
+    long_term(world, call, 0, pin, (offset, len), allowed);
+}
+
+/// What pin_longterm_test_read may answer (mm/gup_test.c:pin_longterm_test_read, 6.12).
+pub(super) fn longterm_test_read(world: &World, call: u16, allowed: &mut Allowed) {
+    let tests = world.tests_at(call);
+    allowed.on(Holds::of(!world.surely_tested(call), tests.is_empty()), EINVAL);
+    // Where pages are taken away from their holders, there is nothing to see.
+    let taken = tests.iter().filter_map(|by| world.pinned.get(by)?.file);
+    let taken = taken.into_iter().any(|file| world.may_lose_pages(call, file));
+    allowed.maybe(taken, EFAULT);
+}
+
+/// What rdma_write and rdma_read may answer (drivers/infiniband/sw/rxe/rxe_resp.c:check_rkey, rxe_comp.c:do_read, 6.12 and 6.1): the side that bytes
+/// come to must allow that. A region that is gone is refused on whichever side it is.
+pub(super) fn rdma(world: &World, call: u16, allowed: &mut Allowed) {
+    let (far, refusal) = match world.call_of(call) {
+        Call::RdmaWrite { .. } => (true, EACCES),
+        _ => (false, EFAULT),
+    };
+    let slots = world.seen[call as usize].slots;
+    let region = |slot: usize| {
+        let by = slots.get(slot).filter(|by| usize::from(by.0) < world.program.lines.len())?;
+        match world.call_of(by.0) {
+            Call::RegMr { access, .. } => Some((by.0, *access)),
+            _ => None,
+        }
+    };
+    let (Some((near, reads)), Some((remote, writes))) = (region(0), region(1)) else {
+        return;
+    };
+    let access = if far { writes } else { reads };
+    allowed.must(access == RegionAccess::Read, refusal);
+    let span = world.span(call);
+    let gone = |by: u16| {
+        let own = World::process(world.line(call).lane);
+        let lives = world.lives(by);
+        let life = lives.iter().find(|life| life.process == own);
+        !life.and_then(|l| l.sure).is_some_and(|(a, b)| a <= span.inv && b >= span.ret)
+    };
+    allowed.maybe(gone(near), EFAULT);
+    allowed.maybe(gone(remote), EACCES);
+    // The request may be under way when its region goes.
+    allowed.maybe(gone(near) || gone(remote), EIO);
+    // The device gives up on packets that a slow machine does not get back to it in time.
+    allowed.maybe(true, ETIMEDOUT);
+    // Where pages are taken away from their holders, nothing moves.
+    let mut taken = [near, remote].into_iter().filter_map(|by| world.pinned.get(&by)?.file);
+    let taken = taken.any(|file| world.may_lose_pages(call, file));
+    allowed.maybe(taken, EIO);
 }
 
 /// Whether the ring that is to get a buffer may have one: an earlier one, or one that a racing call gives it.

@@ -1,7 +1,7 @@
 //! Could each call that takes, uses or gives back a reference return what it returned?
 //!
-//! Verifies: errnos and counts of vmsplice, tee and reads of pipes, process_vm_readv and its kin, /proc/self/mem, registered buffers, memory regions, open files that
-//! travel, and the EIO of a gate that was released so; that only what was interrupted says EINTR.
+//! Verifies: errnos and counts of vmsplice, tee and reads of pipes, process_vm_readv and its kin, /proc/self/mem, registered buffers, memory regions, gup_test, open
+//! files that travel, and the EIO of a gate that was released so; that only what was interrupted says EINTR.
 //! Assumes: the pages that a call moves go in order, and what it returns ends where the first one faults.
 //! Does not verify: how much goes into a pipe in one call, beyond its bounds.
 //! Sources: fs/splice.c, fs/pipe.c, mm/process_vm_access.c, fs/proc/base.c:mem_rw, io_uring/rsrc.c, block/fops.c of 6.12.
@@ -158,6 +158,11 @@ pub(super) fn rules(world: &World, call: u16, allowed: &mut Allowed) {
         Call::RegMr { offset, len, access, .. } => {
             pins::region(world, call, (*offset, *len), *access, allowed);
         }
+        Call::PinLongtermTestStart { buf, len, flags } => {
+            pins::longterm_test(world, call, (*buf, *len, *flags), allowed);
+        }
+        Call::PinLongtermTestRead => pins::longterm_test_read(world, call, allowed),
+        Call::RdmaWrite { .. } | Call::RdmaRead { .. } => pins::rdma(world, call, allowed),
         Call::SetownEx { lane, .. } => allowed.maybe(lane_may_be_gone(lane), ESRCH),
         Call::Interrupt { .. } | Call::Kill { .. } => allowed.maybe(true, ESRCH),
         Call::RecvFd { .. } => {
@@ -216,6 +221,13 @@ pub fn counts(world: &World, call: u16, n: u64, findings: &mut Findings) {
             let (may, _) = faults(world, call, *offset, *len, write);
             (*len, n > 0 && (may || interrupted(world, call)))
         }
+        Call::PinBasicTest { offset, len, flags, .. } => {
+            let write = flags.has(program::PinFlags::WRITE);
+            let (may, _) = faults(world, call, *offset, *len, write);
+            let pages = n.is_multiple_of(crate::model::PAGE);
+            (*len, pages && (may || interrupted(world, call)))
+        }
+        Call::RdmaWrite { len, .. } | Call::RdmaRead { len, .. } => (*len, false),
         // Places that got another buffer.
         Call::UpdateBuffers { .. } => (1, false),
         Call::ProcMemPread { offset, len, .. } | Call::ProcMemPwrite { offset, len, .. } => {

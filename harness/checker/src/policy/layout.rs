@@ -3,7 +3,7 @@
 //! One row for one statement; where none speaks of a case, nothing special happens. The oracles read these and know no kernel's name.
 
 use super::Regime;
-use program::{FallocateMode, Mount, RegionAccess, Sharing};
+use program::{FallocateMode, Mount, PinFlags, RegionAccess, Sharing};
 
 /// A change of where a file's bytes lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -376,6 +376,19 @@ impl Tables {
         let fits =
             |r: &&RegionRow| r.dax == dax && r.sharing == sharing && r.access.contains(&access);
         self.regions.iter().find(fits).map_or(Pin::Granted, |r| r.pin)
+    }
+
+    /// What becomes of a test of long-term pins: as of a region, for both pin alike, but that the slow way asks the mapping first, whatever its pages
+    /// are (mm/gup.c:check_vma_flags, gup_fast_pte_range, 6.12).
+    pub fn longterm_test(&self, dax: bool, sharing: Sharing, flags: PinFlags) -> Pin {
+        let access = match flags.has(PinFlags::WRITE) {
+            true => RegionAccess::Write,
+            false => RegionAccess::Read,
+        };
+        match self.region(dax, sharing, access) {
+            Pin::RefusedUnlessCopied(errno) if !flags.has(PinFlags::FAST) => Pin::Refused(errno),
+            pin => pin,
+        }
     }
 
     /// Whether the pages of a region are pinned to be written.

@@ -145,6 +145,8 @@ pub fn ranges(call: &Call) -> Vec<Range<u64>> {
         | Call::RegisterBuffers { offset, len, .. }
         | Call::UpdateBuffers { offset, len, .. }
         | Call::RegMr { offset, len, .. }
+        | Call::PinBasicTest { offset, len, .. }
+        | Call::PinLongtermTestStart { buf: Buf::Map(_, offset), len, .. }
         | Call::Mmap { offset, len, .. } => vec![part(*offset, *len)],
         Call::Fallocate { mode, offset, len, .. } => {
             use program::FallocateMode as M;

@@ -5,7 +5,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 
-/// How calls ended: each is in one of the first three, and those that were seen to wait are also in the last.
+/// How calls ended: each is in one of the first three or in the last, and those that were seen to wait are also in the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
@@ -25,6 +25,9 @@ pub struct Counts {
     /// Was seen to wait, whatever came after.
     #[serde(skip_serializing_if = "is_zero")]
     pub blocked: u64,
+    /// Was left out, for the kernel or the guest does not have it: no call was issued.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unsupported: u64,
 }
 
 fn is_zero(count: &u64) -> bool {
@@ -67,6 +70,7 @@ impl Counts {
         self.completed = self.completed.saturating_add(other.completed);
         self.unseen = self.unseen.saturating_add(other.unseen);
         self.blocked = self.blocked.saturating_add(other.blocked);
+        self.unsupported = self.unsupported.saturating_add(other.unsupported);
         for (failure, more) in &other.failed {
             let count = self.failed.entry(*failure).or_default();
             *count = count.saturating_add(*more);

@@ -8,7 +8,7 @@ mod text;
 pub use counts::Counts;
 
 use crate::coverage::behaviour::{self, Place};
-use history::History;
+use history::{Event, History, SkipReason};
 use program::{Form, Program};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -27,6 +27,22 @@ impl Exercised {
             counts.count(it.ended.map(|(_, ending)| ending), it.blocked.is_some());
             for form in Form::of(&program.lines[usize::from(it.id.0)]) {
                 exercised.0.entry((it.place, form)).or_default().add(&counts);
+            }
+        }
+        // Where it would have been is not known: nobody looked its slots up.
+        let mut left_out = vec![false; program.lines.len()];
+        for event in &history.events {
+            let Event::Skipped { call, reason: SkipReason::Unsupported, .. } = event else {
+                continue;
+            };
+            let at = usize::from(call.0);
+            let Some(line) = program.lines.get(at) else { continue };
+            if std::mem::replace(&mut left_out[at], true) {
+                continue;
+            }
+            let counts = Counts { unsupported: 1, ..Counts::default() };
+            for form in Form::of(line) {
+                exercised.0.entry((Place::Elsewhere, form)).or_default().add(&counts);
             }
         }
         exercised

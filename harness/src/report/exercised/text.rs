@@ -15,8 +15,8 @@ const ERRNOS_MAX: usize = 4;
 const LEGEND: &str = "Each call counts in every form that it has: its flags, where its bytes come from, and how it was issued.
 A form is exercised where a call of it ended or was seen to wait.
 ";
-const CELLS: &str = "N completed, N and an errno or a signal failed, Nu never returned; Nb of them were seen to wait. .: never issued there. -: cannot be.
-Calls on no file, and those on a gate's device, are elsewhere.
+const CELLS: &str = "N completed, N and an errno or a signal failed, Nu never returned; Nb of them were seen to wait. Nx left out, for the kernel has no such
+call. .: never issued there. -: cannot be. Calls on no file, those on a gate's device, and those left out are elsewhere.
 ";
 
 impl Exercised {
@@ -163,7 +163,8 @@ fn cell(counts: &Counts) -> String {
     if rest > 0 {
         words.push(format!("{rest} more"));
     }
-    for (count, letter) in [(counts.unseen, 'u'), (counts.blocked, 'b')] {
+    for (count, letter) in [(counts.unseen, 'u'), (counts.blocked, 'b'), (counts.unsupported, 'x')]
+    {
         if count > 0 {
             words.push(format!("{count}{letter}"));
         }

@@ -295,6 +295,18 @@ bugs! {
         "Deregistering a memory region forgets to give back its pages.";
     RegionOutlivesProcess, "region-outlives-process", [Pins],
         "The memory regions of a process that has ended keep their pages.";
+    RdmaFollowsMapping, "rdma-follows-mapping", [Bytes, Leak],
+        "An RDMA write lands in the page that the mapping has by now, and not in the one that was pinned.";
+    RdmaReadsMapping, "rdma-reads-mapping", [Bytes, Leak],
+        "An RDMA transfer takes its bytes out of the page that the mapping has by now.";
+    RdmaIgnoresAccess, "rdma-ignores-access", [Errnos],
+        "An RDMA write goes into a region that does not allow it.";
+    LongtermTestLeaks, "longterm-test-leaks", [Pins],
+        "Stopping a test of long-term pins forgets to give back its pages.";
+    LongtermTestFollowsFile, "longterm-test-follows-file", [Bytes, Leak],
+        "A long-term pin shows the page that its file has by now, and not the one that was pinned.";
+    LongtermTestTwice, "longterm-test-twice", [Errnos],
+        "A second test of long-term pins is begun while there is one.";
 }
 
 impl Bug {

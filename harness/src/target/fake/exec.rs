@@ -7,19 +7,21 @@ use super::bug::Bug;
 use super::copy::{self, Places};
 use super::files;
 use super::gate;
+use super::gup;
 use super::hold::{Ask, Part};
 use super::lease;
 use super::mapping::MapRef;
 use super::memory::{self, MmapArgs};
 use super::pipe::{self, Pipe};
+use super::rdma;
 use super::remote;
 use super::ring::{self, Request};
 use super::rw;
 use super::sched::Cx;
 use super::world::errno::{EAGAIN, EBUSY, EFAULT, EINTR, EINVAL, ENXIO};
 use super::world::{
-    Answer, Fd, Needs, OpenFile, Process, Queued, Registered, Ring, World, plain, process_of,
-    resolve,
+    Answer, Fd, Needs, OpenFile, Process, Queued, Region, Registered, Ring, World, plain,
+    process_of, resolve,
 };
 use history::{Errno, Event, Payload, SkipReason, Splat, stamp};
 use program::{Buf, Call, CallId, Lane, PAGE, RegionAccess, THREADS_MAX, Whence};
@@ -156,6 +158,12 @@ fn look_up(w: &World, lane: usize, line: &program::Line) -> Result<Found, SkipRe
     };
     if named.is_some_and(|lane| w.process(index_of(lane)).is_none()) {
         return Err(SkipReason::NoLane);
+    }
+    if let Call::RdmaWrite { from: near, to: far, len, .. }
+    | Call::RdmaRead { to: near, from: far, len, .. } = line.call
+        && [near, far].iter().zip(&needs.regions).any(|(at, region)| at + len > region.len())
+    {
+        return Err(SkipReason::OutOfRange);
     }
     if let Call::Load { offset, len, .. } | Call::Store { offset, len, .. } = line.call
         && offset + len > needs.maps[0].vma.borrow().len
@@ -688,19 +696,36 @@ fn at_once(w: &mut World, lane: usize, id: CallId, call: &Call, n: &Needs) -> An
         Call::RegMr { slot, offset, len, access, .. } => {
             let made = region(w, &n.maps[0], *offset, *len, *access);
             if let Ok(parts) = &made {
-                w.process_mut(lane).regions[usize::from(slot.0)] =
-                    Some((Rc::new(parts.clone()), id));
+                let again = w.has(Bug::RdmaFollowsMapping) || w.has(Bug::RdmaReadsMapping);
+                let map = again.then(|| n.maps[0].clone());
+                let (offset, access) = (*offset, *access);
+                let made = Region { parts: parts.clone(), map, offset, access };
+                w.process_mut(lane).regions[usize::from(slot.0)] = Some((Rc::new(made), id));
                 w.progress += 1;
             }
             plain(made.map(|_| 0))
         }
         Call::DeregMr { region } => {
             let gone = w.process_mut(lane).regions[usize::from(region.0)].take();
-            if let Some((parts, _)) = gone.filter(|_| w.has(Bug::DeregLeaks)) {
-                w.leak(&parts);
+            if let Some((region, _)) = gone.filter(|_| w.has(Bug::DeregLeaks)) {
+                w.leak(&region.parts);
             }
             w.progress += 1;
             plain(Ok(0))
+        }
+        Call::RdmaWrite { from, to, len, .. } => {
+            plain(rdma::write(w, (&n.regions[0], *from), (&n.regions[1], *to), *len))
+        }
+        Call::RdmaRead { to, from, len, .. } => {
+            plain(rdma::read(w, (&n.regions[0], *to), (&n.regions[1], *from), *len))
+        }
+        Call::PinLongtermTestStart { buf, len, flags } => {
+            plain(gup::start(w, id, n.maps.first(), *buf, *len, *flags))
+        }
+        Call::PinLongtermTestRead => gup::read(w),
+        Call::PinLongtermTestStop => plain(Ok(gup::stop(w))),
+        Call::PinBasicTest { offset, len, flags, .. } => {
+            plain(Ok(gup::basic(w, &n.maps[0], *offset, *len, *flags)))
         }
         Call::UpdateBuffers { offset, len, .. } => {
             plain(update(w, &n.rings[0], &n.maps[0], *offset, *len))

@@ -84,6 +84,8 @@ pub(super) struct Ask {
     pub force: bool,
     /// For an RDMA memory region.
     pub region: bool,
+    /// By way of the mapping, which is looked at first, also where the page table has the page (pin_user_pages).
+    pub slow: bool,
 }
 
 impl Part {
@@ -232,7 +234,7 @@ impl World {
         }
         let page = page_of(vma.offset + at);
         let allowed = if ask.write { vma.prot.has(Prot::WRITE) } else { vma.prot != Prot(0) };
-        let copied = vma.copies.borrow().contains_key(&page) && allowed;
+        let copied = vma.copies.borrow().contains_key(&page) && allowed && !ask.slow;
         let region = ask.region && self.has(Bug::RegionOnDax);
         if copied || region || self.has(Bug::LongTermPinAllowed) {
             return Ok(());

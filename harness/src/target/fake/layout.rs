@@ -114,20 +114,23 @@ impl World {
         }
     }
 
-    /// Gives a file blocks of its own where it has come to share one that is pinned for writing through another file.
+    /// Gives a file blocks of its own where it has come to share one that is pinned for writing through another file, or another page of its own.
     pub fn unshare_held(&mut self, mount: usize, ino: u64) {
-        let blocks: Vec<u32> = self
+        let blocks: Vec<(u32, Option<u64>)> = self
             .live_holds()
             .filter_map(|h| match h.place {
-                Place::Block { mount: m, ino: i, block, .. } if m == mount && i != ino => {
-                    Some(block)
+                Place::Block { mount: m, ino: i, page, block } if m == mount => {
+                    Some((block, (i == ino).then_some(page)))
                 }
                 _ => None,
             })
             .collect();
         let Some(inode) = self.fs[mount].inodes.get(&ino) else { return };
-        let pages: Vec<u64> =
-            inode.map.iter().filter(|(_, m)| blocks.contains(&m.block)).map(|(p, _)| *p).collect();
+        let elsewhere = |page: u64, block: u32| {
+            blocks.iter().any(|(held, own)| *held == block && *own != Some(page))
+        };
+        let pages = inode.map.iter().filter(|(page, m)| elsewhere(**page, m.block));
+        let pages: Vec<u64> = pages.map(|(page, _)| *page).collect();
         for page in pages {
             self.fs[mount].replace_block(ino, page);
         }

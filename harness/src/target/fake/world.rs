@@ -197,6 +197,26 @@ pub(super) struct Registered {
     pub parts: Vec<super::hold::Part>,
 }
 
+/// An RDMA memory region.
+#[derive(Debug)]
+pub(super) struct Region {
+    /// Its pages.
+    pub parts: Vec<super::hold::Part>,
+    /// Where they were found, for bugs that look there again. The region keeps no file open.
+    pub map: Option<super::mapping::MapRef>,
+    /// At which offset of that.
+    pub offset: u64,
+    /// What the device may do to them.
+    pub access: program::RegionAccess,
+}
+
+impl Region {
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        self.parts.iter().map(|part| part.len as u64).sum()
+    }
+}
+
 /// What a process owns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Process {
@@ -209,7 +229,7 @@ pub(super) struct Process {
     /// Rings.
     pub rings: [Slot<Rc<Ring>>; RINGS_MAX as usize],
     /// RDMA memory regions: their pages.
-    pub regions: [Slot<Rc<Vec<super::hold::Part>>>; REGIONS_MAX as usize],
+    pub regions: [Slot<Rc<Region>>; REGIONS_MAX as usize],
     /// What its signal handler answers to the break of a lease.
     pub answer: Option<program::Lease>,
 }
@@ -263,6 +283,8 @@ pub(super) struct World {
     pub gates: Gates,
     /// References to pages that may still be alive.
     pub holds: Vec<Rc<Hold>>,
+    /// The pages that gup_test has pinned.
+    pub tested: Option<Vec<super::hold::Part>>,
     /// Pins that were forgotten: a bug.
     pub leaked: i64,
     /// Leases, in the order in which they were taken.
@@ -317,6 +339,7 @@ impl World {
             regime,
             gates: Gates::new(run),
             holds: Vec::new(),
+            tested: None,
             leaked: 0,
             leases: Vec::new(),
             lease_break_time: super::lease::BREAK_TIME,
@@ -434,8 +457,12 @@ impl World {
     /// Ends a process: its slots are emptied.
     pub fn end_process(&mut self, index: usize) {
         if let Some(process) = self.procs[index].take() {
+            if index == 0 {
+                // The last close of gup_test; children have the same open file.
+                self.tested = None;
+            }
             if self.has(Bug::RegionOutlivesProcess) {
-                process.regions.iter().flatten().for_each(|(parts, _)| self.leak(parts));
+                process.regions.iter().flatten().for_each(|(region, _)| self.leak(&region.parts));
             }
             for (pipe, _) in process.pipes.iter().flatten() {
                 pipe.put();
@@ -493,6 +520,8 @@ pub(super) struct Needs {
     pub pipes: Vec<Rc<Pipe>>,
     /// Rings.
     pub rings: Vec<Rc<Ring>>,
+    /// Memory regions.
+    pub regions: Vec<Rc<Region>>,
     /// Who filled them.
     pub filled: Vec<CallId>,
     /// The pages of a registered buffer, for a fixed request.
@@ -521,7 +550,8 @@ pub(super) fn resolve(w: &World, lane: usize, call: &Call) -> Option<Needs> {
                 by
             }
             Uses::Region(x) => {
-                let (_, by) = process.regions[usize::from(x.0)].as_ref()?;
+                let (region, by) = process.regions[usize::from(x.0)].as_ref()?;
+                needs.regions.push(region.clone());
                 by
             }
             Uses::Ring(r) => {

@@ -3,6 +3,7 @@
 //! Results are recorded as seen; nothing is retried. `link`ed lines are only queued here (see `ring`).
 
 mod bits;
+mod gup;
 mod leases;
 mod pins;
 mod request;
@@ -19,6 +20,8 @@ use crate::sys::arena::{self, Area, Mapping};
 use crate::sys::fault::{self, Fault};
 use crate::sys::kcov::Trace;
 use crate::sys::{self, Pool, Span};
+pub use gup::open_gup_test;
+
 use bits::{fallocate_bits, open_flags, sync_bits};
 use history::{Bytes, CallResult, FaultSignal, Payload, SkipReason};
 use program::{Buf, Call, CallId, FileSlot, IO_MAX, Lane, MapSlot, PipeSlot, Whence};

@@ -2,11 +2,12 @@
 
 use super::{Exec, Issue, count, seen};
 use crate::io::Direction;
-use crate::rdma::{Region, Verbs};
+use crate::rdma::{Region, Verbs, transfer};
 use crate::record::pid;
 use crate::ring::Ring;
 use crate::run::Run;
 use crate::slots::Handle;
+use crate::sys::verbs::Opcode;
 use crate::sys::{self, Span, ring as requests, uffd};
 use history::bytes::signed_prefix;
 use history::stamp::{CALL_POISON, sign};
@@ -152,6 +153,16 @@ impl Exec<'_> {
                 self.slots.push(found.by);
                 self.plain(|| found.it.deregister())
             }
+            Call::RdmaWrite { local, from, remote, to, len } => {
+                self.rdma(Opcode::Write, (local, from), (remote, to), len)
+            }
+            Call::RdmaRead { local, to, remote, from, len } => {
+                self.rdma(Opcode::Read, (local, to), (remote, from), len)
+            }
+            Call::PinLongtermTestStart { .. }
+            | Call::PinLongtermTestRead
+            | Call::PinLongtermTestStop
+            | Call::PinBasicTest { .. } => self.gup_test(call),
             _ => self.leases(call),
         }
     }
@@ -182,6 +193,25 @@ impl Exec<'_> {
             let old = table.lock().put_region(slot, region, id);
             old.map_or(Ok(0), |old| old.it.deregister())
         })
+    }
+
+    /// A transfer between two regions, through a connection made for it.
+    fn rdma(
+        &mut self,
+        opcode: Opcode,
+        (local, near): (RegionSlot, u64),
+        (remote, far): (RegionSlot, u64),
+        len: u64,
+    ) -> Issue<()> {
+        let slots = self.run.table.lock();
+        let near = slots.region_sides(local, near, len)?;
+        let far = slots.region_sides(remote, far, len)?;
+        let verbs = slots.verbs.clone().ok_or(SkipReason::EmptySlot)?;
+        drop(slots);
+        self.slots.extend([near.by, far.by]);
+        let connection = verbs.connect().map_err(|_| SkipReason::Unsupported)?;
+        let ((near, _), (_, far)) = (near.it, far.it);
+        self.own_wait(|it| it.plain(|| transfer(&connection, opcode, near, far, len)))
     }
 
     fn close_ring(&mut self, slot: RingSlot) -> Issue<()> {

@@ -109,6 +109,20 @@ pub fn map(
     (value, value.is_ok().then_some(Area { addr, len }))
 }
 
+/// `mmap(PLACE(place), len, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)` — Fresh memory at the place of a line.
+pub fn anonymous(place: usize, len: u64) -> Result<Area, history::Errno> {
+    assert!(place < READBACK, "a place for each line");
+    if len > REACH {
+        return Err(history::Errno(libc::ENOMEM));
+    }
+    let addr = ARENA + place * STRIDE;
+    let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the place lies in the arena, where nothing of Rust's lives.
+    let value = unsafe { libc::mmap(addr as *mut _, len.max(1) as usize, prot, flags, -1, 0) };
+    result(value as i64).map(|_| Area { addr, len })
+}
+
 /// `munmap(area)` — Removes a mapping.
 pub fn unmap(area: Area) -> CallResult {
     // SAFETY: an area lies in the arena.

@@ -8,6 +8,7 @@ pub mod aio;
 pub mod arena;
 pub mod dm;
 pub mod fault;
+pub mod gup;
 pub mod kcov;
 pub mod lease;
 mod memory;
@@ -16,6 +17,7 @@ pub mod rdma;
 pub mod ring;
 pub mod ublk;
 pub mod uffd;
+pub mod verbs;
 
 pub use memory::{Buffer, Pool, map_words, shared};
 pub use ring::{Queue, supported_ops};

@@ -20,7 +20,7 @@ const DEREG_MR: u32 = 13;
 /// `struct ib_uverbs_cmd_hdr`, and where the answer goes.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Header {
+pub(super) struct Header {
     command: u32,
     /// Length of the whole command, in words of four bytes.
     in_words: u16,
@@ -48,13 +48,16 @@ struct Register {
     access_flags: u32,
 }
 
-/// `struct ib_uverbs_reg_mr_resp`
+/// `struct ib_uverbs_reg_mr_resp`: a region's handle and its keys, for the near side of a transfer and the far one.
 #[repr(C)]
-#[derive(Default)]
-struct Registered {
-    mr_handle: u32,
-    lkey: u32,
-    rkey: u32,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Registered {
+    /// What deregisters it.
+    pub mr_handle: u32,
+    /// For the side that asks.
+    pub lkey: u32,
+    /// For the other one.
+    pub rkey: u32,
 }
 
 /// `struct ib_uverbs_dereg_mr` with its header.
@@ -67,7 +70,7 @@ struct Deregister {
 }
 
 /// The header of a command of type `C` whose answer is an `A`.
-fn header<C, A>(command: u32, answer: &mut A) -> Header {
+pub(super) fn header<C, A>(command: u32, answer: &mut A) -> Header {
     Header {
         command,
         in_words: (size_of::<C>() / 4) as u16,
@@ -77,7 +80,7 @@ fn header<C, A>(command: u32, answer: &mut A) -> Header {
 }
 
 /// `write(uverbs, &command, sizeof(command))`
-fn command<C>(uverbs: BorrowedFd<'_>, command: &C) -> CallResult {
+pub(super) fn command<C>(uverbs: BorrowedFd<'_>, command: &C) -> CallResult {
     // SAFETY: the command lives until the call is over, and so does its answer, which is as long as the header says and which the callers own.
     result(unsafe {
         libc::write(uverbs.as_raw_fd(), (&raw const *command).cast(), size_of::<C>()) as i64
@@ -96,20 +99,20 @@ pub fn domain(uverbs: BorrowedFd<'_>) -> CallResult {
     Ok(domain.into())
 }
 
-/// IB_USER_VERBS_CMD_REG_MR — Pins a range for the device. Returns the region's handle.
+/// IB_USER_VERBS_CMD_REG_MR — Pins a range for the device.
 pub fn register(
     uverbs: BorrowedFd<'_>,
     domain: u32,
     span: Span,
     access: RegionAccess,
-) -> Result<u32, Errno> {
+) -> Result<Registered, Errno> {
     let mut registered = Registered::default();
     let header = header::<Register, _>(REG_MR, &mut registered);
     let (start, length) = (span.start(), span.len() as u64);
     // The device's addresses are the process's own.
     let (hca_va, access_flags) = (start, flags(access));
     command(uverbs, &Register { header, start, length, hca_va, pd_handle: domain, access_flags })?;
-    Ok(registered.mr_handle)
+    Ok(registered)
 }
 
 /// IB_USER_VERBS_CMD_DEREG_MR — Unpins it.
@@ -119,11 +122,11 @@ pub fn deregister(uverbs: BorrowedFd<'_>, handle: u32) -> CallResult {
     command(uverbs, &request).map(|_| 0)
 }
 
-/// IB_ACCESS_ flags: reading needs none.
+/// IB_ACCESS_ flags: LOCAL_WRITE is 1, REMOTE_WRITE 2, REMOTE_READ 4. Reading on the near side needs none.
 const fn flags(access: RegionAccess) -> u32 {
     match access {
-        RegionAccess::Read => 0,
-        RegionAccess::Write => 1,
+        RegionAccess::Read => 4,
+        RegionAccess::Write => 1 | 2 | 4,
     }
 }
 

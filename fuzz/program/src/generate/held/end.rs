@@ -3,8 +3,8 @@
 use super::{CONDUCTOR, HELD_PAGES, Taken, VICTIM_PAGES, Victim};
 use crate::generate::Writer;
 use crate::{
-    Buf, Call, FileSlot, GateSlot, Lane, Line, PAGE, PipeSlot, RingSlot, Settle, Sharing, SqeFlags,
-    Via,
+    Buf, Call, FileSlot, GateSlot, Lane, Line, MapSlot, PAGE, PipeSlot, Prot, RegionAccess,
+    RegionSlot, RingSlot, Settle, Sharing, SqeFlags, Via,
 };
 
 impl Writer<'_, '_> {
@@ -57,9 +57,51 @@ impl Writer<'_, '_> {
             }
         }
         if let Some(region) = taken.region.filter(|_| !gone(self, taken.lane))
+            && self.dice.chance(50)
+        {
+            self.use_region(taken.lane, region);
+        }
+        if let Some(region) = taken.region.filter(|_| !gone(self, taken.lane))
             && self.dice.chance(60)
         {
             self.call(taken.lane, Call::DeregMr { region });
+        }
+        if taken.test {
+            // What the pages hold now that their file is another; anybody may ask.
+            if self.dice.chance(80) {
+                self.call(CONDUCTOR, Call::PinLongtermTestRead);
+            }
+            if self.dice.chance(60) {
+                self.call(CONDUCTOR, Call::PinLongtermTestStop);
+            }
+        }
+    }
+
+    /// Bytes go out of a region or into it, whatever its file and mapping are by now; to another one, made for that.
+    fn use_region(&mut self, lane: Lane, region: RegionSlot) {
+        let other = RegionSlot(1 - region.0 % crate::REGIONS_MAX);
+        let maps = self.outline.space(lane).maps;
+        let private = (0..).zip(maps).find(|(_, map)| {
+            map.is_some_and(|map| {
+                map.sharing == Sharing::Private && map.prot.has(Prot::READ.with(Prot::WRITE))
+            })
+        });
+        if self.outline.space(lane).regions[usize::from(other.0)].is_none()
+            && let Some((map, Some(mapping))) = private
+        {
+            let map = MapSlot(map);
+            self.call(lane, Call::Store { map, offset: 0, len: mapping.len });
+            let access = RegionAccess::Write;
+            let len = mapping.len;
+            self.call(lane, Call::RegMr { slot: other, map, offset: 0, len, access });
+        }
+        if self.outline.space(lane).regions.iter().all(Option::is_some) {
+            let call = self.rdma(lane);
+            self.call(lane, call);
+            if let Some((map, Some(mapping))) = private {
+                let len = mapping.len;
+                self.call(lane, Call::Load { map: MapSlot(map), offset: 0, len });
+            }
         }
     }
 

@@ -46,6 +46,8 @@ struct Taken {
     pipes: Vec<PipeSlot>,
     ring: Option<RingSlot>,
     region: Option<RegionSlot>,
+    /// By gup_test.
+    test: bool,
 }
 
 impl Writer<'_, '_> {
@@ -139,7 +141,7 @@ impl Writer<'_, '_> {
     fn held_round(&mut self, victim: Victim) {
         let source = self.dice.pick(self.shape.vocabulary.sources);
         let ends = [LayoutChange::HolderExit, LayoutChange::HolderKill];
-        let change = if self.dice.chance(5) {
+        let change = if self.dice.chance(9) {
             self.dice.pick(&ends)
         } else {
             self.dice.pick(LayoutChange::ALL)

@@ -18,7 +18,8 @@ impl Writer<'_, '_> {
     pub(super) fn take(&mut self, source: PinSource, victim: Victim, lane: Lane) -> Option<Taken> {
         use PinSource as S;
         let (gate, ring, region) = (None, None, None);
-        let mut taken = Taken { lane, keeper: lane, gate, pipes: Vec::new(), ring, region };
+        let mut taken =
+            Taken { lane, keeper: lane, gate, pipes: Vec::new(), ring, region, test: false };
         let private = matches!(
             source,
             S::RegisteredPrivate
@@ -27,6 +28,7 @@ impl Writer<'_, '_> {
                 | S::Replaced
                 | S::Cloned
                 | S::RegionPrivate
+                | S::LongtermTestPrivate
         );
         let (map, map_len) = match private {
             true => self.private_map(victim, lane)?,
@@ -173,6 +175,15 @@ impl Writer<'_, '_> {
                 let (slot, access) = (self.new_region(lane), self.region_access());
                 taken.region = Some(slot);
                 self.call(lane, Call::RegMr { slot, map, offset: at, len, access });
+            }
+            S::LongtermTest | S::LongtermTestPrivate => {
+                if self.outline.tested {
+                    self.call(CONDUCTOR, Call::PinLongtermTestStop);
+                }
+                taken.test = true;
+                let (buf, flags) = (Buf::Map(map, at / PAGE * PAGE), self.pin_flags());
+                let len = len.next_multiple_of(PAGE).min(map_len - at / PAGE * PAGE);
+                self.call(lane, Call::PinLongtermTestStart { buf, len, flags });
             }
         }
         Some(taken)

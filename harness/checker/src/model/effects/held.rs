@@ -5,10 +5,10 @@ use crate::model::content::Content;
 use crate::model::file::{File, Map};
 use crate::model::order::NEVER;
 use history::{FileId, stamp};
-use program::{Access, Advice, GATE_SIZE, GateSlot, Mount, RegionAccess, SqeFlags};
+use program::{Access, Advice, CallId, GATE_SIZE, GateSlot, Mount, RegionAccess, SqeFlags};
 
 /// The pages of a range of a mapping, as a range of bytes.
-const fn pages_of(offset: u64, len: u64) -> (u64, u64) {
+pub(super) const fn pages_of(offset: u64, len: u64) -> (u64, u64) {
     (page_down(offset), page_up(offset.saturating_add(len)))
 }
 
@@ -250,17 +250,20 @@ impl World<'_> {
     /// Whether the mapping of a fixed transfer surely still shows the pages that were registered: nothing replaced or dropped them since.
     pub(super) fn still_registered(&self, call: u16) -> bool {
         let Some(by) = self.registration(call) else { return false };
-        let since = self.span(by).inv;
-        let until = self.span(call).ret;
-        let filler = self.seen[call as usize].slots.get(1);
+        self.surely_stays(by, self.seen[call as usize].slots.get(1).copied(), call)
+    }
+
+    /// Whether a mapping surely still shows, until a call is over, the pages that another one pinned in it.
+    pub(super) fn surely_stays(&self, by: u16, map: Option<CallId>, call: u16) -> bool {
+        let (since, until) = (self.span(by).inv, self.span(call).ret);
         !(0..self.program.lines.len() as u16).any(|k| {
             let span = self.span(k);
             let moves = match self.call_of(k) {
                 Call::Fork { .. } => true,
                 Call::Madvise { advice: Advice::DontNeed | Advice::PageOut, .. }
                 | Call::Munmap { .. }
-                | Call::Mremap { .. } => self.seen[k as usize].slots.first() == filler,
-                Call::Mmap { .. } => Some(k) != filler.map(|f| f.0),
+                | Call::Mremap { .. } => self.seen[k as usize].slots.first() == map.as_ref(),
+                Call::Mmap { .. } => Some(k) != map.map(|f| f.0),
                 Call::Truncate { .. }
                 | Call::Ftruncate { .. }
                 | Call::Fallocate { .. }
@@ -333,15 +336,20 @@ impl World<'_> {
         offset: u64,
         len: u64,
         access: RegionAccess,
+        result: Option<CallResult>,
     ) {
         let Some(map) = self.map_in(call, 0).cloned() else { return };
+        if !matches!(result, Some(Err(_))) {
+            let (obj, start) = self.view(&map, offset);
+            self.pinned.insert(call, Pinned { obj, start, len, file: Some(map.file) });
+        }
         let pages = pages_of(offset, len);
         if map.private.is_some() {
             return self.copy_for_pin(call, &map, pages);
         }
         let writes = self.policy.tables.region_writes(access);
         if writes {
-            self.dirty_region(call, &map, pages);
+            self.dirty_pages(call, &map, pages);
         }
         self.given(call, 0, &[(Buf::Map(program::MapSlot(0), offset), len)], writes);
     }
@@ -357,11 +365,11 @@ impl World<'_> {
             && self.policy.tables.region_writes(*access)
             && let Some(map) = self.map_in(by, 0).filter(|map| map.private.is_none()).cloned()
         {
-            self.dirty_region(call, &map, pages_of(*offset, *len));
+            self.dirty_pages(call, &map, pages_of(*offset, *len));
         }
     }
 
-    fn dirty_region(&mut self, call: u16, map: &Map, (first, last): (u64, u64)) {
+    pub(super) fn dirty_pages(&mut self, call: u16, map: &Map, (first, last): (u64, u64)) {
         self.touch_file(call, map.file, (map.offset + first, map.offset + last), Kind::Dirty);
     }
 

@@ -16,10 +16,12 @@ mod held;
 mod late;
 mod layout;
 mod memory;
+mod pinned;
 mod pipes;
 mod transfer;
 
 pub use held::Registered;
+pub use pinned::{Pinned, Shown};
 
 /// Where a transfer lands in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,9 +277,22 @@ impl<'a> World<'a> {
                 self.register(call, *offset, *len, result);
             }
             Call::RegMr { offset, len, access, .. } => {
-                self.register_region(call, *offset, *len, *access);
+                self.register_region(call, *offset, *len, *access, result);
+            }
+            Call::RdmaWrite { from, to, len, .. } => {
+                self.rdma(call, (0, *from), (1, *to), *len, result);
+            }
+            Call::RdmaRead { to, from, len, .. } => {
+                self.rdma(call, (1, *from), (0, *to), *len, result);
             }
             Call::DeregMr { .. } => self.deregister_region(call),
+            Call::PinLongtermTestStart { buf, len, flags } => {
+                self.longterm_test_start(call, *buf, *len, *flags, result);
+            }
+            Call::PinLongtermTestRead => self.longterm_test_read(call),
+            Call::PinBasicTest { offset, len, flags, .. } => {
+                self.basic_test(call, *offset, *len, *flags);
+            }
             Call::CloneBuffers { .. } => self.clone_buffers(call, result),
             Call::SendFd { .. } => self.send_fd(call, result),
             // They only hold, ask or tell; `model/gate`, `model/pin` and `model/lease` read them off the history.
@@ -302,6 +317,7 @@ impl<'a> World<'a> {
             | Call::ClosePipe { .. }
             | Call::UnregisterBuffers { .. }
             | Call::CloseRing { .. }
+            | Call::PinLongtermTestStop
             | Call::Setlease { .. }
             | Call::Getlease { .. }
             | Call::Setsig { .. }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::content::ObjId;
 use crate::model::file::{Map, PipeRef};
-use crate::model::order::Span;
+use crate::model::order::{NEVER, Span};
 use crate::model::partition;
 
 impl World<'_> {
@@ -92,7 +92,8 @@ impl World<'_> {
         };
         let span = self.span(call);
         let (obj, start) = self.view(&map, offset);
-        let source = |place| Src::Since { obj, delta: delta(start, place), since: span.inv };
+        let source =
+            |place| Src::Since { obj, delta: delta(start, place), since: span.inv, until: NEVER };
         let Some(place) = self.put(call, 1, n, source) else { return };
         let Some(key) = self.seen[call as usize].slots.get(1).map(|s| s.0) else { return };
         let Some(stream) = self.pipes.get(&key).map(|p| p.obj) else { return };
@@ -143,7 +144,7 @@ impl World<'_> {
                 any()
             } else {
                 let delta = delta(first, place);
-                Src::Since { obj: source.obj, delta, since: span.inv }
+                Src::Since { obj: source.obj, delta, since: span.inv, until: NEVER }
             }
         };
         let Some(place) = self.put(call, 1, n, put) else { return };

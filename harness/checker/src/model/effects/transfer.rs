@@ -501,7 +501,7 @@ impl World<'_> {
         } else if copies {
             Src::Copy { obj: source, delta: delta(offset, place), before: false }
         } else {
-            Src::Since { obj: source, delta: delta(offset, place), since: span.inv }
+            Src::Since { obj: source, delta: delta(offset, place), since: span.inv, until: NEVER }
         };
         if let Some(pipe) = self.pipes.get_mut(&key) {
             pipe.confused = confused;

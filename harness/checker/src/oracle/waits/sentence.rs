@@ -23,6 +23,7 @@ pub(super) fn by(world: &World, hold: &Hold) -> String {
         },
         Means::Registered(_) => format!(" by the buffer of {call}"),
         Means::Region => format!(" by the memory region of {call}"),
+        Means::LongtermTest => format!(" by the pins of {call}"),
     }
 }
 
