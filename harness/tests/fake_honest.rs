@@ -461,8 +461,11 @@ fn thousands_of_generated_programs_run_to_their_end() {
                 done.history.events.iter().filter(|e| matches!(e, Event::End { .. })).count();
             assert_eq!(ends, 1, "{}", done.program);
             for event in &done.history.events {
+                // gup_test says that the page of zeros is not pinned.
+                let told =
+                    matches!(event, Event::Console(splat) if splat.title.contains("gup_test"));
                 let bad = matches!(event, Event::Fsck { .. } | Event::Console(_) | Event::Down(_));
-                assert!(!bad, "{event:?}\n{}", done.program);
+                assert!(told || !bad, "{event:?}\n{}", done.program);
                 if let Event::End { stuck, .. } = event {
                     assert!(stuck.is_empty(), "{}", done.program);
                 }
@@ -522,8 +525,14 @@ fn every_line_is_accounted_for(program: &Program, events: &[Event]) {
         if let Event::Return { call, payload: Payload::Read { data, .. }, result: Ok(n), .. } =
             event
         {
-            let whole = !program.lines[usize::from(call.0)].call.buffers().any(is_mapping);
-            let load = matches!(program.lines[usize::from(call.0)].call, Call::Load { .. });
+            let line = &program.lines[usize::from(call.0)];
+            // The kernel does not say how much it brings out of pinned pages.
+            if matches!(line.call, Call::PinLongtermTestRead) {
+                assert_eq!((*n, Bytes::len(data) % 4096), (0, 0), "{call:?}\n{program}");
+                continue;
+            }
+            let whole = !line.call.buffers().any(is_mapping);
+            let load = matches!(line.call, Call::Load { .. });
             assert!(!(whole || load) || Bytes::len(data) == *n, "{call:?}\n{program}");
         }
     }
