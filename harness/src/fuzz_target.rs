@@ -137,6 +137,13 @@ fn unread(path: &Path, source: std::io::Error) -> Error {
     Error::Read { path: path.to_path_buf(), source }
 }
 
+/// Whether a file is a program by its name: ours end in `.prog`, libFuzzer's are 40 digits.
+fn is_program_file(path: &Path) -> bool {
+    let digits = |name: &str| name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    path.extension().is_some_and(|name| name == "prog")
+        || path.file_name().and_then(|name| name.to_str()).is_some_and(digits)
+}
+
 /// The program files below a folder, in the order of their names. Links are not followed.
 pub fn programs_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
@@ -146,7 +153,7 @@ pub fn programs_below(folder: &Path) -> Result<Vec<PathBuf>, Error> {
         let path = entry.path();
         if kind.is_dir() {
             found.extend(programs_below(&path)?);
-        } else if kind.is_file() && path.extension().is_some_and(|name| name == "prog") {
+        } else if kind.is_file() && is_program_file(&path) {
             found.push(path);
         }
     }
@@ -248,6 +255,13 @@ mod tests {
             let other = all.iter().filter(|seed| !seeds.contains(seed));
             assert!(other.clone().all(|(_, program)| !target.admits(program)), "{}", target.name);
         }
+    }
+
+    #[test]
+    fn programs_are_known_by_their_names() {
+        let is = |name: &str| is_program_file(Path::new(name));
+        assert!(is("a/punch.prog") && is("da39a3ee5e6b4b0d3255bfef95601890afd80709"));
+        assert!(!is("README.md") && !is("da39a3ee") && !is("history.jsonl"));
     }
 
     #[test]

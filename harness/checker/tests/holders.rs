@@ -1360,6 +1360,19 @@ t0: interrupt(t1)";
     script("xfs-dax", true, -513).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
     script("xfs-dax", false, -512).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
     script("xfs", true, -512).anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
+    // What a ring tells the thread that used it ends the wait as well.
+    let ringed = |lane: &str| {
+        let text = format!(
+            "t0: f0 = open(\"a\", RDWR|CREAT)
+t0: r0 = io_uring_setup(4)
+{lane}: fsync(f0) (r0)
+t1: fideduperange(f0, 0, 4K, f0, 8K)"
+        );
+        let script = Script::new("xfs-dax", &text).open(0, 1).ok(1, &[], 9).ok(2, &[0, 1], 0);
+        script.call(3, &[0, 0], 0, Payload::Dedupe { status: -512 }).end(&[])
+    };
+    ringed("t1").explained();
+    ringed("t2").anomalous(Kind::UnexplainedErrno, Oracle::Errnos);
     let restarted = script("xfs-dax", true, -512);
     restarted.anomalous_on("7.9.0", Kind::UnexplainedErrno, Oracle::Errnos);
 }

@@ -161,7 +161,7 @@ impl Conductor {
     fn serve_others(&mut self, run: &Run) {
         let rings = run.table.lock().all_rings.clone();
         for ring in rings {
-            ring.reap(&run.recorder, &mut self.pool);
+            ring.try_reap(&run.recorder, &mut self.pool);
         }
         for lane in THREADS_MAX.into()..LANES {
             self.reap_child(run, lane);
@@ -224,34 +224,49 @@ impl Conductor {
         mine.map(|(line, _)| line).filter(|l| self.control.stage(*l) == stage).collect()
     }
 
-    /// The requests that the kernel has of a child's rings, which only the child itself can reap.
-    fn child_requests(&self, run: &Run, lane: usize) -> Vec<usize> {
-        let alive = self.control.lanes[lane].pid.load(Ordering::Acquire) != 0;
+    /// The requests of a lane that the kernel has. Those of a ring that was closed nobody waits for.
+    fn requests(&self, run: &Run, lane: usize) -> Vec<usize> {
+        let gone =
+            lane >= THREADS_MAX.into() && self.control.lanes[lane].pid.load(Ordering::Acquire) == 0;
         let cut_off = self.control.cut_off.load(Ordering::Acquire);
-        let mut all = if alive { self.requests_of(run, lane, stage::INVOKED) } else { vec![] };
+        let mut all = if gone { vec![] } else { self.requests_of(run, lane, stage::INVOKED) };
         all.retain(|line| cut_off >> line & 1 == 0);
         all
     }
 
-    /// Waits for the requests of a child's rings, as `wait_rings` does for the others. A child that is blocked reaps nothing.
-    fn wait_child(&mut self, run: &Run, lane: usize) -> bool {
+    /// Waits for the requests that the kernel has, of lanes of one process. False if some stand still, which is recorded. What a child has in its
+    /// rings only the child itself can reap, and one that is blocked reaps nothing.
+    fn wait_requests(&mut self, run: &Run, lanes: std::ops::Range<usize>) -> bool {
+        let child = lanes.start >= THREADS_MAX.into();
         let mut look_at = now() + run.block_after.as_nanos() as u64;
         let give_up = look_at + RUNNING_MAX.as_nanos() as u64;
         loop {
             self.serve_others(run);
-            let left = self.child_requests(run, lane);
+            // A lane that stands still while it submits was looked at already (`wait_posted`).
+            let submits = |lane: usize, line: usize| {
+                self.control.current(lane) == Some(line)
+                    && self.control.lanes[lane].in_ring.load(Ordering::Acquire) == 0
+            };
+            let of = |lane| self.requests(run, lane).into_iter().map(move |line| (lane, line));
+            let left = lanes.clone().flat_map(of).filter(|(lane, line)| !submits(*lane, *line));
+            let left: Vec<usize> = left.map(|(_, line)| line).collect();
             if left.is_empty() {
                 return true;
             }
-            if self.control.current(lane).is_some() {
+            if child && self.control.current(lanes.start).is_some() {
                 return false;
             }
             run.recorder.memory.progress();
             if now() > look_at {
-                let pid = self.control.lanes[lane].pid.load(Ordering::Acquire);
+                let pid = if child {
+                    self.control.lanes[lanes.start].pid.load(Ordering::Acquire)
+                } else {
+                    pid()
+                };
                 let look =
                     ring_standing(pid, || false).or_else(|| (now() > give_up).then(Look::running));
                 if let Some(look) = look {
+                    self.serve_others(run);
                     for line in left {
                         self.found_blocked(run, line, look.clone(), Patience::Full);
                     }
@@ -265,38 +280,7 @@ impl Conductor {
 
     /// Waits until the lane has nothing more to do, its requests in rings included. False if it is blocked.
     fn wait_idle(&mut self, run: &Run, lane: usize) -> bool {
-        let idle = self.wait_posted(run, lane, Patience::Full);
-        match lane < THREADS_MAX.into() {
-            true => idle && self.wait_rings(run, Some(lane)),
-            false => idle && self.wait_child(run, lane),
-        }
-    }
-
-    /// Waits for the requests that the kernel has, of one lane or of all. False if some stand still, which is recorded.
-    fn wait_rings(&mut self, run: &Run, lane: Option<usize>) -> bool {
-        let rings = run.table.lock().all_rings.clone();
-        let mut look_at = now() + run.block_after.as_nanos() as u64;
-        let give_up = look_at + RUNNING_MAX.as_nanos() as u64;
-        let mut idle = true;
-        'rings: for ring in rings {
-            while ring.is_busy(lane) {
-                ring.wait(&run.recorder, &mut self.pool);
-                run.recorder.memory.progress();
-                if now() > look_at && ring.is_busy(lane) {
-                    let look = ring_standing(pid(), || false)
-                        .or_else(|| (now() > give_up).then(Look::running));
-                    if let Some(look) = look {
-                        ring.reap(&run.recorder, &mut self.pool);
-                        for line in ring.flying(lane) {
-                            idle = self.found_blocked(run, line, look.clone(), Patience::Full);
-                        }
-                        continue 'rings;
-                    }
-                    look_at = now() + LOOK_AGAIN.as_nanos() as u64;
-                }
-            }
-        }
-        idle
+        self.wait_posted(run, lane, Patience::Full) && self.wait_requests(run, lane..lane + 1)
     }
 
     /// Waits until the lane has done all that it was given. False if it is blocked, which is recorded.
@@ -363,8 +347,7 @@ impl Conductor {
 
     fn all_idle(&self, run: &Run) -> bool {
         (0..LANES).all(|lane| self.control.current(lane).is_none())
-            && run.table.lock().all_rings.iter().all(|ring| !ring.is_busy(None))
-            && (THREADS_MAX.into()..LANES).all(|lane| self.child_requests(run, lane).is_empty())
+            && (0..LANES).all(|lane| self.requests(run, lane).is_empty())
     }
 
     /// Waits until nobody has anything to do any more. False if some are blocked, which is recorded.
@@ -374,9 +357,9 @@ impl Conductor {
             idle &= self.wait_posted(run, lane, patience);
         }
         for lane in THREADS_MAX.into()..LANES {
-            idle &= self.wait_child(run, lane);
+            idle &= self.wait_requests(run, lane..lane + 1);
         }
-        idle & self.wait_rings(run, None)
+        idle & self.wait_requests(run, 0..THREADS_MAX.into())
     }
 
     /// Brings the program to its End; false if only a kill will.
@@ -394,9 +377,6 @@ impl Conductor {
             }
         }
         self.control.ending.store(1, Ordering::Release);
-        for ring in run.table.lock().all_rings.clone() {
-            ring.skip_chains(&run.recorder);
-        }
         idle = self.end_children(run) && self.all_idle(run);
         if !idle {
             let pipes = self.close_pipes(run);
@@ -410,6 +390,9 @@ impl Conductor {
         let helped: Vec<usize> = helped.into_iter().collect();
         self.control.write_signals(&run.recorder);
         if idle {
+            for ring in run.table.lock().all_rings.clone() {
+                ring.skip_chains(&run.recorder);
+            }
             self.leave(run);
             run.recorder.pins(|before| run.pinned_at_rest(before));
             run.recorder.end(&self.died, &helped);

@@ -16,7 +16,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::pipe::PipeFlags;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 /// Longest single wait for a completion: another lane may reap ours meanwhile.
 const WAIT_NS: i64 = 2_000_000;
@@ -160,8 +160,23 @@ impl Ring {
 
     /// Records all completions that have arrived.
     pub fn reap(&self, recorder: &Recorder, pool: &mut Pool) {
-        let mut guard = self.lock();
-        let Some(Open { queue, flights, share }) = &mut *guard else { return };
+        Self::reap_open(&mut self.lock(), recorder, pool);
+    }
+
+    /// As `reap`, unless somebody is at the ring: a submission may stand still in the kernel, for a lock of a file (io_uring/rw.c:io_rw_should_retry
+    /// gives up IOCB_NOWAIT, 6.12), and has the ring meanwhile.
+    pub fn try_reap(&self, recorder: &Recorder, pool: &mut Pool) {
+        match self.inner.try_lock() {
+            Ok(mut guard) => Self::reap_open(&mut guard, recorder, pool),
+            Err(TryLockError::Poisoned(guard)) => {
+                Self::reap_open(&mut guard.into_inner(), recorder, pool);
+            }
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn reap_open(open: &mut Option<Open>, recorder: &Recorder, pool: &mut Pool) {
+        let Some(Open { queue, flights, share }) = open else { return };
         if flights.flying.is_empty() {
             return;
         }
@@ -193,18 +208,9 @@ impl Ring {
         self.reap(recorder, pool);
     }
 
-    /// Whether the kernel has requests of `lane`, or of anyone.
-    pub fn is_busy(&self, lane: Option<usize>) -> bool {
-        let is = |p: &Pending| lane.is_none_or(|l| p.lane == l);
-        self.lock().as_ref().is_some_and(|open| open.flights.flying.values().any(is))
-    }
-
-    /// The lines of such requests.
-    pub fn flying(&self, lane: Option<usize>) -> Vec<usize> {
-        let is = |p: &&Pending| lane.is_none_or(|l| p.lane == l);
-        let guard = self.lock();
-        let flying = guard.iter().flat_map(|open| open.flights.flying.values());
-        flying.filter(is).map(|p| p.line).collect()
+    /// Whether the kernel has requests.
+    pub fn is_busy(&self) -> bool {
+        self.lock().as_ref().is_some_and(|open| !open.flights.flying.is_empty())
     }
 
     /// Leaves out the chains that were never submitted.

@@ -57,6 +57,16 @@ pub fn interrupted(world: &World, call: u16) -> bool {
     })
 }
 
+/// Whether a ring may have had something to tell the call's thread, a completion or its own end. That ends a wait as a signal would, and then the call
+/// begins anew without anybody seeing it (kernel/task_work.c:task_work_add with TWA_SIGNAL, include/linux/sched/signal.h:signal_pending, 6.12 and 6.1).
+fn notified(world: &World, call: u16) -> bool {
+    let (span, lane) = (world.span(call), world.line(call).lane);
+    (0..world.program.lines.len() as u16).any(|k| {
+        let line = world.line(k);
+        k != call && line.lane == lane && line.via.is_some() && world.span(k).inv <= span.ret
+    })
+}
+
 /// What any call may answer.
 pub(super) fn everywhere(world: &World, call: u16, allowed: &mut Allowed) {
     allowed.maybe(interrupted(world, call), EINTR);
@@ -64,7 +74,7 @@ pub(super) fn everywhere(world: &World, call: u16, allowed: &mut Allowed) {
     let dedupe = matches!(world.call_of(call), Call::Fideduperange { .. })
         && world.policy.knows(crate::Known::DedupeRestarts)
         && world.file_in(call, 0).is_some_and(|f| world.files[f].on(program::Mount::XfsDax));
-    allowed.maybe(dedupe && interrupted(world, call), ERESTARTSYS);
+    allowed.maybe(dedupe && (interrupted(world, call) || notified(world, call)), ERESTARTSYS);
     pins::fixed(world, call, allowed);
     pins::refused(world, call, allowed);
     let transfer = !matches!(world.call_of(call), Call::Close { .. } | Call::OpenGate { .. });

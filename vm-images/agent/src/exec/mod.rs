@@ -635,7 +635,7 @@ impl Exec<'_> {
             let reap = |lane: &mut LaneState| {
                 let rings = run.table.lock().all_rings.clone();
                 rings.iter().for_each(|ring| ring.reap(&recorder, &mut lane.pool));
-                rings.iter().any(|ring| ring.is_busy(None))
+                rings.iter().any(|ring| ring.is_busy())
             };
             serve(recorder.control, self.lane, reap, |lane, line| run_line(run, lane, line));
         }
